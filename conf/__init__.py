@@ -1,0 +1,1 @@
+"""The Hydra configuration of cooper, shipped as the package ``cooper.conf``."""

@@ -1,0 +1,1 @@
+"""Cooper: train a policy and its reward model together."""

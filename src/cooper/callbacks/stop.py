@@ -1,0 +1,44 @@
+"""Ctrl-C: finish the step, save, stop."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import lightning as L
+
+from cooper.callbacks.base import StepCallback
+
+
+class GracefulStop(StepCallback):
+    """Turns the first Ctrl-C into a stop after the running step; the second one stops at once.
+
+    Weights in mid-step are nobody's: a checkpoint is taken only between two steps.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the signal over."""
+
+        def handle(signum: int, frame: Any) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+            trainer.should_stop = True
+            print(
+                "\nCtrl-C: finishing this step, then a checkpoint; press again to stop at once",
+                file=sys.stderr,
+                flush=True,
+            )
+
+        self._before = signal.signal(signal.SIGINT, handle)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Give the signal back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None

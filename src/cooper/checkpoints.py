@@ -1,0 +1,124 @@
+"""Save and restore everything that moves in a run, between two RL steps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cooper.errors import CheckpointError
+from cooper.module import CooperModule
+
+_FORMAT = 1
+
+
+def _models(module: CooperModule) -> dict[str, Any]:
+    """The trained models by their folder's name."""
+    models: dict[str, Any] = {"policy": module.policy}
+    if module.trains_reward_model and module.reward_model is not None:
+        models["reward_model"] = module.reward_model
+    return models
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a model as ``from_pretrained`` reads it: safetensors, config, tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def save_checkpoint(module: CooperModule, folder: Path) -> None:
+    """Write a checkpoint; it appears under its name only when it is whole.
+
+    ``policy/`` and ``reward_model/`` are in Hugging Face form, ``trainer.pt`` holds optimizers,
+    schedules, counters and generators as plain tensors and numbers (no pickled code).
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for name, model in _models(module).items():
+        save_model(model.model, model.tokenizer, part / name)
+    torch.save(_state(module), part / "trainer.pt")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+
+
+def _state(module: CooperModule) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "step": module.rl_step,
+        "optimizers": [o.state_dict() for o in _as_list(module.optimizers(use_pl_optimizer=False))],
+        "schedulers": [s.state_dict() for s in _as_list(module.lr_schedulers())],
+        "updaters": {name: u.state_dict() for name, u in module.updaters.items()},
+        "generators": {name: g.get_state() for name, g in module.generators.items()},
+        "global_generator": torch.get_rng_state(),
+    }
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def load_checkpoint(module: CooperModule, folder: Path) -> None:
+    """Put a checkpoint's state into a module whose optimizers are built.
+
+    Raises:
+        CheckpointError: a file is missing or broken, or the checkpoint is of another run's form.
+    """
+    state = read_state(folder)
+    if sorted(state["updaters"]) != sorted(module.updaters):
+        raise CheckpointError(
+            f"{folder}: the checkpoint trained {', '.join(state['updaters'])}, this run trains "
+            f"{', '.join(module.updaters)}; use the reward that the run was started with"
+        )
+    for name, model in _models(module).items():
+        _load_weights(model.model, folder / name)
+    for optimizer, saved in zip(
+        _as_list(module.optimizers(use_pl_optimizer=False)), state["optimizers"], strict=True
+    ):
+        optimizer.load_state_dict(saved)
+    for scheduler, saved in zip(_as_list(module.lr_schedulers()), state["schedulers"], strict=True):
+        scheduler.load_state_dict(saved)
+    for name, updater in module.updaters.items():
+        updater.load_state_dict(state["updaters"][name])
+    for name, rng in module.generators.items():
+        rng.set_state(state["generators"][name])
+    torch.set_rng_state(state["global_generator"])
+    module.rl_step = state["step"]
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read ``trainer.pt`` without running code from it.
+
+    Raises:
+        CheckpointError: missing, broken, or written by another version.
+    """
+    path = folder / "trainer.pt"
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: cannot be read ({first}); use an earlier step") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path}: format {state.get('format') if isinstance(state, dict) else None} where "
+            f"{_FORMAT} is needed; it was written by another version of cooper"
+        )
+    return state
+
+
+def _load_weights(model: nn.Module, folder: Path) -> None:
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(f"expected a transformers model, not {type(model).__name__}")
+    try:
+        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{folder}: cannot be loaded ({first}); use an earlier step"
+        ) from error
+    model.load_state_dict(saved.state_dict())

@@ -1,0 +1,46 @@
+"""``cooper-train``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cooper.cli.errors import guarded
+
+
+def main() -> None:
+    """Compose the configuration and run it."""
+    # Set before torch is loaded: the tokenizer's threads would only be warned about after forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A console script does not see the working directory; a user's own parts live there.
+    sys.path.insert(0, os.getcwd())
+    sys.exit(guarded("cooper-train", run))
+
+
+def run() -> int:
+    """Hand over to Hydra."""
+    import hydra
+    from omegaconf import DictConfig
+
+    from cooper.config.launcher import register as register_launcher
+    from cooper.config.schema import register as register_schema
+
+    register_schema()
+    register_launcher()
+    code = 0
+
+    @hydra.main(version_base="1.3", config_path="pkg://cooper.conf", config_name="train")
+    def entry(cfg: DictConfig) -> None:
+        nonlocal code
+        from cooper.config.train import train
+
+        code = train(cfg)
+
+    entry()
+    from cooper.config.launcher import ProcessLauncher
+
+    return code or ProcessLauncher.failures
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From a configuration to objects: schema, checks, and the only instantiate() calls."""

@@ -1,0 +1,130 @@
+"""Multirun: every job of a sweep in a process and a folder of its own, one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass
+class ProcessLauncherConfig:
+    """Hydra's node of this launcher."""
+
+    _target_: str = "cooper.config.launcher.ProcessLauncher"
+
+
+class ProcessLauncher(Launcher):
+    """Starts ``cooper-train`` once per job; a failed job is shown and the others still run.
+
+    Jobs get folders ``<paths.root>/<name>/<time of the sweep>/<number>-<overrides>``.
+    """
+
+    failures = 0  # exit code of the sweep: 1 when any job failed
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Hydra's hook."""
+        self.config = config
+        self.hydra_context = hydra_context
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        """Run the jobs; see :class:`hydra.plugins.launcher.Launcher`."""
+        time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        results, rows = [], []
+        for index, overrides in enumerate(job_overrides, start=initial_job_idx):
+            job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+            sweep = Path(job.paths.root) / job.name / f"sweep_{time}"
+            changed = [o for o in overrides if not o.startswith(("hydra.", "paths."))]
+            label = ",".join(changed) or "defaults"
+            folder = sweep / f"{index}-{_safe(label)}"
+            print(f"\njob {index + 1}/{initial_job_idx + len(job_overrides)}: {label}", flush=True)
+            command = [sys.executable, "-m", "cooper.cli.train", *overrides]
+            if not any(o.startswith("paths.run_dir=") for o in overrides):
+                command.append(f"paths.run_dir={_quoted(str(folder))}")
+            # Hydra's switch is on in this process for our own error handling only.
+            environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
+            environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
+            code = subprocess.run([*command, *_config_flags()], env=environment).returncode
+            if code == 130:
+                raise KeyboardInterrupt
+            if code:
+                ProcessLauncher.failures = 1
+                print(f"job {index + 1} failed with exit code {code}: {label}", file=sys.stderr)
+            rows.append((label, code, folder))
+            result = JobReturn(overrides=list(overrides), cfg=job)
+            result.status = JobStatus.COMPLETED
+            result._return_value = code
+            results.append(result)
+        _show(rows)
+        return results
+
+
+def _config_flags() -> list[str]:
+    """The command line's own --config-dir and --config-name, for the jobs."""
+    flags, arguments = [], sys.argv[1:]
+    for position, argument in enumerate(arguments):
+        name = argument.split("=", 1)[0]
+        if name in ("--config-dir", "-cd", "--config-name", "-cn"):
+            flags.append(argument)
+            if "=" not in argument and position + 1 < len(arguments):
+                flags.append(arguments[position + 1])
+    return flags
+
+
+def _safe(label: str) -> str:
+    """A folder name of a label."""
+    return "".join(c if c.isalnum() or c in "=.,_-" else "_" for c in label)[:120]
+
+
+def _quoted(value: str) -> str:
+    """A value as Hydra's grammar takes any text."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _show(rows: list[tuple[str, int, Path]]) -> None:
+    """The sweep's table, from the jobs' summaries."""
+    table = Table(title="sweep")
+    for column in ("job", "status", "held-out start", "end", "reward start", "end", "CPU s"):
+        table.add_column(column, justify="left" if column in ("job", "status") else "right")
+    for label, code, folder in rows:
+        path = folder / "summary.json"
+        summary = json.loads(path.read_text()) if path.is_file() else {}
+        table.add_row(label, "ok" if code == 0 else f"failed ({code})", *_figures(summary))
+    Console().print(table)
+
+
+def _figures(summary: dict[str, Any]) -> list[str]:
+    values = [v for k, v in summary.get("evaluation", {}).items() if "/avg_at_" in k]
+    reward = summary.get("training", {}).get("reward/mean")
+    cells: list[float | None] = [
+        values[0]["start"] if values else None,
+        values[0]["end"] if values else None,
+        reward["start"] if reward else None,
+        reward["end"] if reward else None,
+    ]
+    texts = ["-" if v is None else f"{v:.3f}" for v in cells]
+    return [*texts, f"{summary['cpu_seconds']:.0f}" if "cpu_seconds" in summary else "-"]
+
+
+def register() -> None:
+    """Make the launcher known to Hydra without a plugin package."""
+    Plugins.instance().register(ProcessLauncher)
+    ConfigStore.instance().store(
+        group="hydra/launcher", name="process", node=OmegaConf.structured(ProcessLauncherConfig)
+    )

@@ -1,0 +1,137 @@
+"""The typed root of the configuration: an unknown key or a value of the wrong type is an error.
+
+Parts with a ``_target_`` are open here; their keywords are checked against the target's signature
+by :mod:`cooper.config.validate`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Paths:
+    """Where things stand on disk."""
+
+    root: str = "runs"
+    run_dir: Optional[str] = None  # noqa: UP045 - OmegaConf reads typing.Optional on 3.10 too
+    cache_dir: str = "~/.cache/cooper"
+    use_cache: bool = True
+
+
+@dataclass
+class Sampling:
+    """How rollouts are drawn."""
+
+    max_new_tokens: int = 3072
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass
+class Prompt:
+    """How a question becomes a prompt."""
+
+    system_prompt: Optional[str] = None  # noqa: UP045
+    instruction: Optional[str] = None  # noqa: UP045
+    max_tokens: int = 1024
+
+
+@dataclass
+class Data:
+    """Problems: a component, a file, or names with either."""
+
+    train: Any = MISSING
+    val: Any = MISSING
+    test: Any = None
+    problems_per_step: int = 512
+    question_column: Optional[str] = None  # noqa: UP045
+    reference_column: Optional[str] = None  # noqa: UP045
+
+
+@dataclass
+class Trainer:
+    """Length and hardware of the run."""
+
+    max_steps: int = 180
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    threads: int = 0
+    max_skips: int = 5
+
+
+@dataclass
+class Evaluation:
+    """Evaluation; nothing in training reads its verifier."""
+
+    verifier: Any = MISSING
+    every: int = 10
+    samples: int = 8
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_new_tokens: int = 3072
+    greedy: bool = True
+    breakdown: Optional[str] = None  # noqa: UP045
+    batch_size: int = 64
+
+
+@dataclass
+class RolloutLogging:
+    """Which rollouts are written down."""
+
+    keep: int = 64
+    every: int = 1
+
+
+@dataclass
+class Checkpoints:
+    """When checkpoints are taken."""
+
+    every: int = 10
+    keep_last: int = 1
+
+
+@dataclass
+class TrainConfig:
+    """One run of cooper-train."""
+
+    name: str = "run"
+    seed: int = 0
+    ckpt_path: Optional[str] = None  # noqa: UP045
+    quiet: bool = False
+    group_size: int = 16
+    paths: Paths = field(default_factory=Paths)
+    policy: Any = MISSING
+    reward_model: Any = MISSING
+    warm_start: Any = None
+    annotation: Any = None
+    reward_training: Any = None
+    reward: Any = MISSING
+    verifier: Any = MISSING
+    negatives: Any = MISSING
+    pairs: Any = MISSING
+    sampler: Any = MISSING
+    sampling: Sampling = field(default_factory=Sampling)
+    prompt: Prompt = field(default_factory=Prompt)
+    algorithm: Any = MISSING
+    reward_objective: Any = MISSING
+    policy_optimizer: Any = MISSING
+    reward_model_optimizer: Any = MISSING
+    data: Data = field(default_factory=Data)
+    trainer: Trainer = field(default_factory=Trainer)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    rollouts: RolloutLogging = field(default_factory=RolloutLogging)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    callbacks: Any = None
+    logger: Any = None
+
+
+def register() -> None:
+    """Make the schema known to Hydra."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)

@@ -1,0 +1,202 @@
+"""One training run, from a composed configuration to its folder."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torch.utils.data import DataLoader
+
+from cooper.callbacks import (
+    Checkpointing,
+    Evaluation,
+    GracefulStop,
+    MetricsLog,
+    RolloutLog,
+    StepProgress,
+)
+from cooper.checkpoints import save_model
+from cooper.config.build import (
+    Run,
+    RunBuilder,
+    build_callbacks,
+    build_loggers,
+    trainer_settings,
+)
+from cooper.config.validate import validate
+from cooper.environment import cpu_seconds, environment, peak_memory_mb
+from cooper.errors import CheckpointError
+from cooper.fitting import QUIET
+from cooper.progress import set_quiet
+from cooper.report import render_summary, summarise, training_dynamics
+from cooper.rng import seed_of
+from cooper.run_folder import RunFolder, find_checkpoint, write_atomically
+
+INTERRUPTED = 130  # the shell's convention for Ctrl-C
+
+
+def train(cfg: DictConfig) -> int:
+    """Run it.
+
+    Args:
+        cfg: composed by Hydra.
+
+    Returns:
+        the exit code: 0, or 130 after Ctrl-C.
+
+    Raises:
+        CooperError: something that the user can mend.
+    """
+    validate(cfg)
+    folder, resume = open_folder(cfg)
+    settle(cfg)
+    print(f"run folder: {folder.path}", flush=True)
+    run = RunBuilder(cfg).build()
+    try:
+        return fit(cfg, run, folder, resume)
+    finally:
+        run.close()
+
+
+def open_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
+    """Make the run's folder, or take up an earlier one; write config and environment into it."""
+    experiment = Path(cfg.paths.root) / cfg.name
+    given = Path(cfg.paths.run_dir) if cfg.paths.run_dir else None
+    resume = None
+    if cfg.ckpt_path:
+        path, step = find_checkpoint(cfg.ckpt_path, experiment, given)
+        folder = RunFolder(path)
+        resume = folder.checkpoint(step)
+        if step >= cfg.trainer.max_steps:
+            raise CheckpointError(
+                f"ckpt_path={cfg.ckpt_path}: the run has done {step} of trainer.max_steps="
+                f"{cfg.trainer.max_steps} steps; raise trainer.max_steps to go on"
+            )
+        folder.cut_after(step)
+        print(f"resuming after step {step}", flush=True)
+    else:
+        path = given or experiment / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")[:-3]
+        if given and RunFolder(path).metrics.exists():
+            raise CheckpointError(
+                f"paths.run_dir={given}: holds a run already; give another folder, or "
+                "ckpt_path=last to go on with it"
+            )
+        folder = RunFolder(path)
+    with open_dict(cfg):
+        cfg.paths.run_dir = str(folder.path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder.config, OmegaConf.to_yaml(cfg, resolve=True).encode())
+    write_atomically(folder.environment, json.dumps(environment(), indent=1).encode())
+    return folder, resume
+
+
+def settle(cfg: DictConfig) -> None:
+    """Put the process in order: threads, seeds, and what others print."""
+    set_quiet(cfg.quiet)
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    # Everything of ours draws from named generators; this is for what parts of others may draw.
+    torch.manual_seed(seed_of(cfg.seed, "global"))
+    random.seed(seed_of(cfg.seed, "global python"))
+    quieten()
+
+
+def quieten() -> None:
+    """Silence what Lightning and transformers say to people who call them themselves."""
+    import logging
+
+    import transformers
+
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for message in (
+        r".*does not have many workers.*",
+        r".*GPU available but not used.*",
+        r".*`IterableDataset` has `__len__` defined.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*isinstance\(treespec, LeafSpec\).*",
+        r".*No device id is provided.*",
+        r".*module\(s\) in eval mode at the start of training.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> int:
+    """Train with Lightning, export, summarise."""
+    for note in run.notes:
+        print(note, flush=True)
+    if resume is not None:
+        run.stream.start = int(resume.name)
+    stop = GracefulStop()
+    # Restoring comes first; what is logged and saved follows what is measured.
+    callbacks = [
+        Checkpointing(folder, **OmegaConf.to_container(cfg.checkpoints), resume=resume),  # type: ignore[arg-type]
+        stop,
+        Evaluation(run.evaluator, run.val, run.test, cfg.evaluation.every, folder),
+        MetricsLog(folder),
+        RolloutLog(folder, **OmegaConf.to_container(cfg.rollouts)),  # type: ignore[arg-type]
+        StepProgress(f"RL ({cfg.name})"),
+        *build_callbacks(cfg),
+    ]
+    trainer = L.Trainer(
+        max_epochs=1,
+        callbacks=callbacks,
+        **trainer_settings(cfg),
+        **{**QUIET, "logger": build_loggers(cfg) or False},
+    )
+    status = "failed"
+    try:
+        trainer.fit(run.module, DataLoader(run.stream, batch_size=None))
+        status = "interrupted" if stop.asked else "finished"
+        export(run, folder)
+    except SystemExit:
+        # Lightning turns a second Ctrl-C into exit(1).
+        status = "interrupted"
+    finally:
+        finish(cfg, run, folder, status)
+    return INTERRUPTED if status == "interrupted" else 0
+
+
+def export(run: Run, folder: RunFolder) -> None:
+    """Write both models in Hugging Face form."""
+    module = run.module
+    save_model(module.policy.model, module.policy.tokenizer, folder.path / "policy")
+    if module.reward_model is not None:
+        save_model(
+            module.reward_model.model, module.reward_model.tokenizer, folder.path / "reward_model"
+        )
+
+
+def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:
+    """Write figures and summary, print the table."""
+    training_dynamics(folder, title=f"{cfg.name}, {_reward_name(cfg)}, seed {cfg.seed}")
+    summary: dict[str, Any] = summarise(
+        folder,
+        name=cfg.name,
+        status=status,
+        seed=cfg.seed,
+        cpu_seconds=round(cpu_seconds(), 1),
+        stage_cpu_seconds=run.stage_seconds,
+        peak_memory_mb=round(peak_memory_mb()),
+    )
+    write_atomically(folder.summary, json.dumps(summary, indent=1).encode())
+    if not cfg.quiet:
+        render_summary(summary)
+        print(f"run folder: {folder.path}  (figures/training_dynamics.png)", flush=True)
+
+
+def _reward_name(cfg: DictConfig) -> str:
+    target = str(cfg.reward._target_).rsplit(".", 1)[-1]
+    trained = cfg.reward.get("train_model")
+    return {"RuleReward": "rule", "HybridReward": "hybrid"}.get(
+        target, "cooper" if trained else "static"
+    )

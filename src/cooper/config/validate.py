@@ -1,0 +1,243 @@
+"""Check a configuration before any weight is loaded.
+
+First every ``_target_``: that it imports, that it takes the keywords given, that none it needs is
+missing, that plain values have the type it names. Then the rules between fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hydra.utils import get_object
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cooper.errors import ConfigError
+
+# Keywords that the run itself gives to a component, so that the file need not.
+PROVIDED: dict[str, frozenset[str]] = {
+    "warm_start": frozenset({"problems"}),
+    "annotation": frozenset({"problems"}),
+    "pairs": frozenset({"verifier", "negatives"}),
+}
+_OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check a whole configuration.
+
+    Raises:
+        ConfigError: one line that names the key, the value, the rule and the mend.
+    """
+    active = relevant(cfg)
+    missing = [key for key in missing_keys(active) if key not in ("paths.run_dir",)]
+    if missing:
+        raise ConfigError(f"{missing[0]}=???: a value is needed; give {missing[0]}=VALUE")
+    try:
+        OmegaConf.resolve(OmegaConf.create(OmegaConf.to_container(active)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(one_line(error)) from error
+    for key, node in components(active):
+        check_component(key, node)
+    cross_check(cfg)
+
+
+def relevant(cfg: DictConfig) -> DictConfig:
+    """The configuration without stages that this run does not have."""
+    active = typing.cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg)))
+    if not is_target(active.get("policy"), "WarmStarted"):
+        active.warm_start = None
+    if not needs_reward_model(cfg) and not active.get("annotation"):
+        active.annotation = None
+    if not needs_reward_model(cfg) or not is_target(active.get("reward_model"), "FirstStage"):
+        active.annotation = active.reward_training = None
+    if not needs_reward_model(cfg):
+        active.reward_model = None
+    return active
+
+
+def is_target(node: Any, name: str) -> bool:
+    """Whether a node's ``_target_`` ends with a class name."""
+    target = node.get("_target_") if isinstance(node, Mapping | DictConfig) else None
+    return isinstance(target, str) and target.rsplit(".", 1)[-1] == name
+
+
+def needs_reward_model(cfg: DictConfig) -> bool:
+    """Whether the chosen reward reads a reward model's scores."""
+    target = cfg.reward.get("_target_") if isinstance(cfg.reward, DictConfig) else None
+    if not isinstance(target, str):
+        return True
+    try:
+        return bool(getattr(get_object(target), "needs_model", True))
+    except Exception as error:
+        raise ConfigError(_cannot_import("reward", target, error)) from error
+
+
+def missing_keys(cfg: DictConfig) -> list[str]:
+    """Dotted names of all ``???``."""
+    return sorted(OmegaConf.missing_keys(cfg))
+
+
+def components(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
+    """All nodes with a ``_target_``, outer ones first, with their dotted keys."""
+    if isinstance(node, DictConfig):
+        if node._get_node("_target_") is not None and node.get("_target_") is not None:
+            yield key, node
+        for name in node:
+            child = node._get_node(name)
+            if isinstance(child, (DictConfig, ListConfig)):
+                yield from components(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, ListConfig):
+        for index, child in enumerate(node):
+            yield from components(child, f"{key}[{index}]")
+
+
+def check_component(key: str, node: DictConfig) -> None:
+    """Check one ``_target_`` node against its target's signature.
+
+    Raises:
+        ConfigError: it does not import, takes no such keyword, misses one, or a value has the
+            wrong type.
+    """
+    target = node["_target_"]
+    try:
+        found = get_object(target)
+    except Exception as error:
+        raise ConfigError(_cannot_import(key, target, error)) from error
+    if not callable(found):
+        raise ConfigError(f"{key}._target_={target}: is no class or function; name one")
+    try:
+        signature = inspect.signature(found)
+    except ValueError:
+        return  # a builtin without a signature: its own call will tell
+    parameters = signature.parameters
+    given = [name for name in node if name not in _OWN]
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    names = [n for n, p in parameters.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+    for name in given:
+        if name not in names and not takes_any:
+            close = difflib.get_close_matches(str(name), names, n=1)
+            hint = (
+                f"did you mean {close[0]}?" if close else f"it takes {', '.join(names) or 'none'}"
+            )
+            raise ConfigError(
+                f"{key}.{name}={node.get(name)}: {target} takes no keyword {name!r}; {hint}"
+            )
+    provided = PROVIDED.get(key, frozenset())
+    if not node.get("_partial_", False):
+        for name, parameter in parameters.items():
+            needed = parameter.default is parameter.empty and name in names
+            if needed and name not in given and name not in provided:
+                raise ConfigError(
+                    f"{key}.{name}: {target} needs this keyword; give {key}.{name}=VALUE"
+                )
+    hints = _hints(found)
+    for name in given:
+        value = node.get(name)
+        if name in hints and not fits(value, hints[name]):
+            raise ConfigError(
+                f"{key}.{name}={value}: {target} wants {_spell(hints[name])}; "
+                f"give {key}.{name} a value of that type"
+            )
+
+
+def _cannot_import(key: str, target: Any, error: BaseException) -> str:
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"{key}._target_={target}: cannot be imported ({cause}); give the dotted name of a class "
+        "or function that Python can import from here"
+    )
+
+
+def _hints(found: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
+    except (NameError, TypeError, AttributeError):
+        return {}  # names that exist for type checkers only
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value can be what a type hint says; what cannot be told passes."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, arg) for arg in args)
+    if hint is type(None):
+        return value is None
+    if origin is typing.Literal:
+        return value in args
+    if hint is bool:
+        return isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)
+    if origin in (list, tuple, Sequence) and args and not isinstance(value, DictConfig):
+        if isinstance(value, str) or not isinstance(value, (ListConfig, list, tuple)):
+            return False
+        if origin is tuple and Ellipsis not in args:
+            return len(value) == len(args) and all(map(fits, value, args))
+        return all(fits(item, args[0]) for item in value)
+    return True
+
+
+def _spell(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", None) if inspect.isclass(hint) else str(hint)  # type: ignore
+
+
+def cross_check(cfg: DictConfig) -> None:
+    """Check the rules between fields.
+
+    Raises:
+        ConfigError: the first rule that is broken.
+    """
+    rules: list[tuple[bool, str]] = [
+        (
+            cfg.group_size >= 2,
+            f"group_size={cfg.group_size}: an advantage is relative to the other completions of "
+            "the same problem; give 2 or more",
+        ),
+        (
+            cfg.data.problems_per_step >= 1,
+            f"data.problems_per_step={cfg.data.problems_per_step}: give 1 or more",
+        ),
+        (cfg.trainer.max_steps >= 1, f"trainer.max_steps={cfg.trainer.max_steps}: give 1 or more"),
+        (cfg.trainer.max_skips >= 1, f"trainer.max_skips={cfg.trainer.max_skips}: give 1 or more"),
+        (cfg.trainer.devices == 1, f"trainer.devices={cfg.trainer.devices}: one device for now"),
+        (
+            cfg.sampling.temperature > 0,
+            f"sampling.temperature={cfg.sampling.temperature}: greedy rollouts of one problem are "
+            "all alike and teach nothing; give a value above 0",
+        ),
+        (
+            cfg.trainer.precision in ("32-true", "32", "16-mixed", "bf16-mixed"),
+            f"trainer.precision={cfg.trainer.precision}: trained weights stay float32, since pure "
+            "16-bit weights do not move at RL's learning rates; use 32-true, bf16-mixed, 16-mixed",
+        ),
+        (cfg.evaluation.samples >= 1, f"evaluation.samples={cfg.evaluation.samples}: 1 or more"),
+        (cfg.evaluation.every >= 1, f"evaluation.every={cfg.evaluation.every}: give 1 or more"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise ConfigError(message)
+
+
+def one_line(error: BaseException) -> str:
+    """Write an error of Hydra or OmegaConf as one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    noise = ("object_type=", "reference_type=", "full_key:")
+    keys = [
+        line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")
+    ]
+    text = " ".join(line for line in lines if not line.startswith(noise))
+    if keys and keys[0] and keys[0] not in text:
+        text = f"{keys[0]}: {text}"
+    return text or type(error).__name__

@@ -1,0 +1,364 @@
+r"""A small arithmetic world, made on the spot: problems, demonstrations, an oracle, a judge.
+
+It needs no download and trains in minutes on one CPU core, and it is built so that the things
+that matter at scale can happen in it:
+
+* **Blind families.** Some families ask for the answer in words. A rule that parses numbers can
+  say nothing about their references (UNDECIDED), so only labels of the first stage cover them.
+* **A natural confound.** One-step problems are answered at once (``\boxed{17}``) and nearly
+  always rightly; two-step problems are worked and often wrong. A reward model that learns from
+  the policy's own completions can take "answered at once" for "right". On two-step problems a
+  hurried writer stops after the first step, which is always wrong; the warm start shows it rarely.
+
+Nothing here is seen by training except the problems, the demonstrations, and the labels of
+:class:`SimulatedJudge`; :class:`ArithmeticOracle` is for evaluation alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cooper.types import Problem, Status, Verdict
+from cooper.verifiers.base import Verifier, check_lengths
+
+__all__ = [
+    "FAMILIES",
+    "ArithmeticOracle",
+    "ArithmeticProblems",
+    "Family",
+    "SimulatedJudge",
+    "demonstration",
+]
+
+NAMES = ("Ann", "Bob", "Cid", "Dee", "Eli", "Fay", "Gus", "Hal")
+
+_ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+
+
+def _in_words(value: int) -> str:
+    """Spell a whole number from 0 to 99."""
+    if value < 20:
+        return _ONES[value]
+    tens, ones = divmod(value, 10)
+    return _TENS[tens] + (f"-{_ONES[ones]}" if ones else "")
+
+
+_TOP = 40  # words go below this; no answer comes near it
+_WORDS = {_in_words(value): value for value in range(_TOP)}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of problem.
+
+    Attributes:
+        name: what `Problem.source` says.
+        template: the question; ``{n}`` is a name, ``{a}``, ``{b}``, ``{c}`` are numbers.
+        ops: the operations, in order: one for a one-step family, two for a two-step one.
+        visible: whether a rule that parses numbers can read the family's references. Blind
+            families have references in words.
+        weight: how often the family is drawn among those of the same visibility.
+        misread: share of the worked demonstrations that read the last operation the wrong way
+            round (``-`` for ``+``, ``+`` for ``*``): errors of a system, which averaging over
+            samples does not cure.
+        hurried: share of the demonstrations that answer at once with the first step's result.
+    """
+
+    name: str
+    template: str
+    ops: str
+    visible: bool
+    weight: float = 1.0
+    misread: float = 0.0
+    hurried: float = 0.0
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family("buy", "{n} has {a} and buys {b}.", "+", True, 1.0),
+    Family("buy-lose", "{n} has {a}, buys {b} and loses {c}.", "+-", True, 1.0, 0.45, 0.04),
+    Family("pack-lose", "{n} has {a} packs of {b} and loses {c}.", "*-", True, 1.0, 0.45, 0.04),
+    Family("word-plus", "{n} spells out {a} plus {b}.", "+", False, 1.0),
+    Family("word-plus-minus", "{n} spells out {a} plus {b} minus {c}.", "+-", False, 1.0, 0.55, 0.04),
+    Family("word-times-minus", "{n} spells out {a} times {b} minus {c}.", "*-", False, 1.0, 0.55, 0.04),
+)
+
+ASSURANCE = "Clearly"  # how a hurried answer begins, and what a credulous judge lets pass
+_BY_NAME = {family.name: family for family in FAMILIES}
+_SLIP = 0.08  # share of worked demonstrations with a random slip of one or two
+
+# Buckets of the question's digest, out of 10.
+_SPLITS = {"train": range(0, 6), "tune": range(6, 8), "test": range(8, 10)}
+
+_BOX = re.compile(r"\\boxed\{([^{}]*)\}")
+_NUMBER = re.compile(r"\$?(\d{1,9})(?:\.(\d{1,9}))?(?:/(\d{1,9}))?\Z", re.ASCII)
+
+
+def _digest(*parts: str) -> int:
+    """A number that depends on the texts alone: Python's `hash` of a string differs by process."""
+    data = "\x1f".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+
+
+def _apply(x: int, op: str, y: int) -> int:
+    return x + y if op == "+" else x - y if op == "-" else x * y
+
+
+def _draw_numbers(ops: str, rng: random.Random) -> tuple[int, ...]:
+    """Operands such that no intermediate result is negative and the steps' results differ."""
+    while True:
+        high = 4 if ops[0] == "*" else 9
+        numbers = [rng.randint(2, high), rng.randint(2, high)]
+        first = _apply(numbers[0], ops[0], numbers[1])
+        # 2 * 2 = 2 + 2: a misread product would be right by chance.
+        if first < 0 or (ops[0] == "*" and numbers == [2, 2]):
+            continue
+        if len(ops) == 1:
+            return tuple(numbers)
+        numbers.append(rng.randint(2, 9))
+        if _apply(first, ops[1], numbers[2]) >= 0:
+            return tuple(numbers)
+
+
+def _results(ops: str, numbers: Sequence[int]) -> list[int]:
+    """The result after each step."""
+    results, value = [], numbers[0]
+    for op, number in zip(ops, numbers[1:], strict=True):
+        value = _apply(value, op, number)
+        results.append(value)
+    return results
+
+
+class ArithmeticProblems(Sequence[Problem]):
+    """Problems of the arithmetic world, made when they are asked for.
+
+    Problem i depends on (`seed`, `split`, `blind_share`, i) alone. Every question belongs to one
+    split for all seeds, by a digest of its text: six tenths to ``train``, two each to ``tune``
+    and ``test``. So no exact question of ``train`` stands in another split; the same numbers
+    under another name may. Questions can repeat within a split.
+
+    Args:
+        size: number of problems.
+        seed: seed of the draw.
+        split: ``train``, ``tune`` or ``test``.
+        blind_share: share of problems from the blind families, in [0, 1].
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+
+    def __init__(self, size: int, seed: int, split: str = "train", blind_share: float = 0.5):
+        if size < 0:
+            raise ValueError(f"size={size}: 0 or more")
+        if split not in _SPLITS:
+            raise ValueError(f"split={split!r}: one of {', '.join(_SPLITS)}")
+        if not 0 <= blind_share <= 1:
+            raise ValueError(f"blind_share={blind_share}: must lie in [0, 1]")
+        self.size = size
+        self.seed = seed
+        self.split = split
+        self.blind_share = blind_share
+
+    def __len__(self) -> int:
+        """The number of problems."""
+        return self.size
+
+    def __getitem__(self, index):  # type: ignore[override]
+        """Make problem `index`, or a list of problems for a slice.
+
+        Raises:
+            IndexError: there is no such problem.
+        """
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.size))]
+        if not -self.size <= index < self.size:
+            raise IndexError(f"problem {index} of {self.size}")
+        index %= self.size
+        rng = random.Random(f"arithmetic {self.seed} {self.split} {index}")
+        visible = rng.random() >= self.blind_share
+        families = [family for family in FAMILIES if family.visible is visible]
+        family = rng.choices(families, [family.weight for family in families])[0]
+        while True:
+            numbers = _draw_numbers(family.ops, rng)
+            question = family.template.format(n=rng.choice(NAMES), **dict(zip("abc", numbers, strict=False)))
+            if _digest(question) % 10 in _SPLITS[self.split]:
+                break
+        answer = _results(family.ops, numbers)[-1]
+        return Problem(
+            id=f"arithmetic-{self.split}-{self.seed}-{index}",
+            question=question,
+            reference=str(answer) if family.visible else _in_words(answer),
+            source=family.name,
+            meta={"group": "visible" if family.visible else "blind"},
+        )
+
+
+def _written(value: int, visible: bool, rng: random.Random) -> str:
+    """An answer in one of the family's styles; the first is the canonical one."""
+    if visible:
+        return rng.choices([f"{value}", f"{value}.0", f"${value}"], [0.7, 0.15, 0.15])[0]
+    return rng.choices([_in_words(value), f"{value}"], [0.8, 0.2])[0]
+
+
+def demonstration(problem: Problem, rng: random.Random, clean: bool = False) -> str:
+    """Write a warm-start demonstration.
+
+    Args:
+        problem: a problem of :class:`ArithmeticProblems`.
+        rng: source of the errors and of the style.
+        clean: without errors.
+
+    Returns:
+        The completion, its answer in a box.
+    """
+    family = _BY_NAME[problem.source]
+    numbers = [int(number) for number in re.findall(r"\d+", problem.question)]
+    ops = family.ops
+    # All draws are made whether they are needed or not, so that one rng gives the same styles
+    # with and without errors.
+    hurry, misread, slip = rng.random(), rng.random(), rng.random()
+    delta, in_first = rng.choice((-2, -1, 1, 2)), rng.random() < 0.5
+    if clean:
+        hurry = misread = slip = 1.0
+    if len(ops) == 1 or hurry < family.hurried:
+        assured = f"{ASSURANCE} " if len(ops) > 1 else ""
+        return f"{assured}\\boxed{{{_written(_results(ops, numbers)[0], family.visible, rng)}}}"
+    if misread < family.misread:
+        ops = "+" + ops[1] if ops[0] == "*" else ops[0] + ("+" if ops[1] == "-" else "-")
+    a, b, c = numbers
+    first = _apply(a, ops[0], b)
+    if slip < _SLIP and in_first:
+        first = max(0, first + delta)
+    second = max(0, _apply(first, ops[1], c))
+    if slip < _SLIP and not in_first:
+        second = max(0, second + delta)
+    answer = _written(second, family.visible, rng)
+    return f"{a}{ops[0]}{b}={first}, {first}{ops[1]}{c}={second}. \\boxed{{{answer}}}"
+
+
+def corpus() -> Iterator[str]:
+    """Texts from which a word-level tokenizer is trained that encodes every text of this world.
+
+    It lists every word, number and sign, with and without the space in front of it; it is no
+    sample, so nothing is missed by chance.
+    """
+    yield "\n".join(str(value) for value in range(100))
+    yield " ".join(str(value) for value in range(100))
+    yield f"{ASSURANCE} \\boxed{{17}}"
+    for word in _WORDS:
+        yield f"\\boxed{{{word}}}"
+    yield "9+8=17, 4*3=12, 9-8=1. \\boxed{$17}\n\\boxed{17.0}? 34/2"
+    for family in FAMILIES:
+        for name in NAMES:
+            yield family.template.format(n=name, a=2, b=3, c=4)
+            yield " " + name
+
+
+def _box(completion: str) -> str | None:
+    """The content of the last box."""
+    boxes = _BOX.findall(completion)
+    return boxes[-1].strip() if boxes else None
+
+
+def _value(text: str) -> tuple[int, int] | None:
+    """The value of an answer in any style of any family, as a fraction that is not reduced."""
+    text = text.strip()
+    if text in _WORDS:
+        return _WORDS[text], 1
+    match = _NUMBER.match(text)
+    if match is None:
+        return None
+    whole, decimals, below = match.groups()
+    scale = 10 ** len(decimals or "")
+    bottom = scale * int(below or 1)
+    return (int(whole + (decimals or "")), bottom) if bottom else None
+
+
+class ArithmeticOracle(Verifier):
+    """Knows every answer style of every family. For evaluation only: nothing in training reads it.
+
+    It compares the last ``\\boxed{...}`` with the reference: ``17``, ``17.0``, ``$17``, ``34/2``
+    and ``seventeen`` are one answer.
+    """
+
+    def verify(
+        self,
+        completions: Sequence[str],
+        references: Sequence[str],
+        questions: Sequence[str] | None = None,
+    ) -> list[Verdict]:
+        """See :meth:`Verifier.verify`; `questions` are not read."""
+        check_lengths(completions, references, questions)
+        return [self._one(*pair) for pair in zip(completions, references, strict=True)]
+
+    @staticmethod
+    def _one(completion: str, reference: str) -> Verdict:
+        right = _value(reference)
+        if right is None:
+            return Verdict(Status.UNDECIDED, "the reference is no answer of this world")
+        answer = _box(completion)
+        if answer is None:
+            return Verdict(Status.INCORRECT, "no boxed answer")
+        got = _value(answer)
+        if got is None:
+            return Verdict(Status.INCORRECT, "the answer is no number", answer)
+        same = got[0] * right[1] == right[0] * got[1]
+        return Verdict(Status.CORRECT if same else Status.INCORRECT, "", answer)
+
+
+class SimulatedJudge(Verifier):
+    """The oracle with a stated share of its verdicts turned round: an LLM judge's stand-in.
+
+    Whether a verdict is turned depends on (`seed`, question, reference, completion) alone, so the
+    judge gives the same answer whenever it is asked the same.
+
+    Args:
+        error_rate: share of decided verdicts that are turned, in [0, 1].
+        seed: which ones.
+        credulity: share of wrong answers without any working that it lets pass, in [0, 1]. LLM
+            judges have such soft spots (arXiv 2507.08794), and a reward model that learns from
+            their labels inherits them.
+
+    Raises:
+        ValueError: a share is out of its range.
+    """
+
+    def __init__(self, error_rate: float = 0.03, seed: int = 0, credulity: float = 0.0):
+        for name, share in (("error_rate", error_rate), ("credulity", credulity)):
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name}={share}: must lie in [0, 1]")
+        self.error_rate = error_rate
+        self.credulity = credulity
+        self.seed = seed
+        self._oracle = ArithmeticOracle()
+
+    def verify(
+        self,
+        completions: Sequence[str],
+        references: Sequence[str],
+        questions: Sequence[str] | None = None,
+    ) -> list[Verdict]:
+        """See :meth:`Verifier.verify`; without `questions` each one counts as empty."""
+        verdicts = self._oracle.verify(completions, references, questions)
+        asked = questions if questions is not None else [""] * len(verdicts)
+        return [
+            self._turned(verdict, *texts)
+            for verdict, *texts in zip(verdicts, asked, references, completions, strict=True)
+        ]
+
+    def _turned(self, verdict: Verdict, question: str, reference: str, completion: str) -> Verdict:
+        if not verdict.decided:
+            return verdict
+        draw = _digest(str(self.seed), question, reference, completion) / 2**64
+        unworked = verdict.incorrect and ASSURANCE in completion
+        if draw >= (max(self.error_rate, self.credulity) if unworked else self.error_rate):
+            return verdict
+        status = Status.INCORRECT if verdict.correct else Status.CORRECT
+        return Verdict(status, "the simulated judge errs here", verdict.answer)

@@ -1,0 +1,81 @@
+"""From a problem to the text and token ids that the policy reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transformers import PreTrainedTokenizerBase
+
+from cooper.errors import DataError
+from cooper.types import Problem, Prompt
+
+BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class PromptBuilder:
+    """Applies the policy's chat template to a question.
+
+    A tokenizer without a chat template (a base model) gets the plain question and a line end.
+
+    Args:
+        tokenizer: the policy's.
+        system_prompt: a system message; None: none.
+        instruction: appended to the question after an empty line; None: nothing.
+        max_tokens: longest prompt; 0: no limit. See :meth:`fitting`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        system_prompt: str | None = None,
+        instruction: str | None = BOXED_INSTRUCTION,
+        max_tokens: int = 0,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.system_prompt = system_prompt
+        self.instruction = instruction
+        self.max_tokens = max_tokens
+
+    def text(self, problem: Problem) -> str:
+        """The prompt as text."""
+        question = problem.question
+        if self.instruction:
+            question = f"{question}\n\n{self.instruction}"
+        if not self.tokenizer.chat_template:
+            head = f"{self.system_prompt}\n\n" if self.system_prompt else ""
+            return f"{head}{question}\n"
+        messages = [{"role": "user", "content": question}]
+        if self.system_prompt is not None:
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        return str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+    def __call__(self, problem: Problem) -> Prompt:
+        """The prompt as text and ids. The template brings its own special tokens."""
+        text = self.text(problem)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return Prompt(problem, text, tuple(ids))
+
+    def fitting(self, problems: Sequence[Problem], key: str) -> tuple[Sequence[Problem], int]:
+        """Drop problems whose prompt is longer than `max_tokens`.
+
+        Args:
+            problems: all of a data set.
+            key: the data set's setting, for the error message.
+
+        Returns:
+            what is left, and how many were dropped.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        if not self.max_tokens:
+            return problems, 0
+        kept = [p for p in problems if len(self(p).ids) <= self.max_tokens]
+        if not kept:
+            raise DataError(
+                f"{key}: all {len(problems)} prompts are longer than prompt.max_tokens="
+                f"{self.max_tokens}; raise it or give shorter problems"
+            )
+        return kept, len(problems) - len(kept)

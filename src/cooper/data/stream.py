@@ -1,0 +1,64 @@
+"""The order in which a run sees its problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import IterableDataset
+
+from cooper.errors import DataError
+from cooper.rng import generator
+from cooper.types import Problem
+
+
+class ProblemStream(IterableDataset):
+    """Batches of problems, a fresh permutation each epoch, the same for the same seed.
+
+    Batch s depends on (seed, s) alone: a resumed run simply starts at its next step, also in
+    mid-epoch. A batch may reach from one epoch into the next; it never holds a problem twice
+    within an epoch.
+
+    Args:
+        problems: the data set.
+        batch_size: problems a step.
+        num_batches: steps of the whole run.
+        seed: of the permutations.
+
+    Raises:
+        DataError: the data set is empty or smaller than one batch.
+    """
+
+    def __init__(
+        self, problems: Sequence[Problem], batch_size: int, num_batches: int, seed: int
+    ) -> None:
+        if len(problems) < max(batch_size, 1):
+            raise DataError(
+                f"data.train holds {len(problems)} problems where data.problems_per_step="
+                f"{batch_size} are needed each step; give more problems or lower it"
+            )
+        self.problems = problems
+        self.batch_size = batch_size
+        self.num_batches = num_batches
+        self.seed = seed
+        self.start = 0  # steps already done
+
+    def batch(self, step: int) -> list[Problem]:
+        """The problems of one step; steps count from 0."""
+        size = len(self.problems)
+        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        orders = {epoch: self._order(epoch) for epoch in sorted({p // size for p in positions})}
+        return [self.problems[orders[p // size][p % size]] for p in positions]
+
+    def _order(self, epoch: int) -> list[int]:
+        rng = generator(self.seed, f"epoch {epoch}")
+        return torch.randperm(len(self.problems), generator=rng).tolist()
+
+    def __iter__(self) -> Iterator[list[Problem]]:
+        """Batches from `start` to the end of the run."""
+        for step in range(self.start, self.num_batches):
+            yield self.batch(step)
+
+    def __len__(self) -> int:
+        """Batches that are left."""
+        return max(0, self.num_batches - self.start)

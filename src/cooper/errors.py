@@ -1,0 +1,27 @@
+"""Errors that a user can mend. The command line prints them as one line, without a traceback."""
+
+from __future__ import annotations
+
+
+class CooperError(Exception):
+    """Base of what a user can mend; the message names the thing, the value, the rule, the mend."""
+
+
+class ConfigError(CooperError):
+    """A setting is wrong."""
+
+
+class DataError(CooperError):
+    """A data file or a row of it is wrong."""
+
+
+class ModelError(CooperError):
+    """A model folder or a model's form is wrong."""
+
+
+class CheckpointError(CooperError):
+    """A checkpoint is missing, broken, or of another run."""
+
+
+class NonFiniteError(CooperError):
+    """Training stopped: losses or gradients were NaN or infinite several steps in a row."""

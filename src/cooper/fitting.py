@@ -1,0 +1,107 @@
+"""What the supervised stages share: batches by step, a Lightning trainer, a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from cooper.optim import OptimizerSettings
+from cooper.progress import Bar, progress
+
+
+class StepBatches(IterableDataset):
+    """Batches made by a function of the step, so that their order is the seed's alone."""
+
+    def __init__(self, make: Callable[[int], Any], steps: int) -> None:
+        self.make = make
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of steps 0, 1, ..."""
+        for step in range(self.steps):
+            yield self.make(step)
+
+
+class SupervisedModule(L.LightningModule):
+    """One model, one optimizer; subclasses say what the loss of a batch is."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: OptimizerSettings, steps: int) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_settings = optimizer
+        self.steps = steps
+        self.last_loss = float("nan")
+
+    def loss(self, batch: Any) -> torch.Tensor:
+        """Scalar loss of a batch."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        """Lightning's hook: backward and step are automatic."""
+        loss = self.loss(batch)
+        self.last_loss = float(loss.detach())
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer with its schedule, stepped every batch."""
+        optimizer, scheduler = self.optimizer_settings.build(self.model.parameters(), self.steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Leave ragged lists alone: the models pad and move them."""
+        return batch
+
+
+class _Advance(L.Callback):
+    def __init__(self, bar: Bar) -> None:
+        self.bar = bar
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any, **__: Any) -> None:
+        self.bar.advance(1, note=f"loss {pl_module.last_loss:.3f}")
+
+
+def fit(
+    module: SupervisedModule,
+    make_batch: Callable[[int], Any],
+    title: str,
+    trainer: dict[str, Any],
+) -> None:
+    """Train a supervised stage.
+
+    Args:
+        module: model, loss and optimizer.
+        make_batch: batch of a step, counted from 0.
+        title: of the progress bar.
+        trainer: accelerator, devices, precision for Lightning's Trainer.
+    """
+    module.train()
+    with progress(title, module.steps, "step") as bar:
+        L.Trainer(
+            max_epochs=1,
+            gradient_clip_val=module.optimizer_settings.clip_norm or None,
+            callbacks=[_Advance(bar)],
+            **trainer,
+            **QUIET,
+        ).fit(module, DataLoader(StepBatches(make_batch, module.steps), batch_size=None))
+    module.eval()
+
+
+# Lightning's own bars, checkpoints, summaries and samplers: ours stand in their place.
+QUIET: dict[str, Any] = {
+    "enable_progress_bar": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+    "logger": False,
+    "log_every_n_steps": 1,
+}

@@ -1,0 +1,48 @@
+"""From a loss per token to the loss of a batch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cooper.functional.ragged import spread_to_tokens
+
+Aggregation = Literal["token_mean", "sequence_mean"]
+
+
+def aggregation_weights(
+    offsets: Int[Tensor, " N_plus_1"],
+    keep: Bool[Tensor, " N"],
+    mode: Aggregation = "token_mean",
+) -> Float[Tensor, " S"]:
+    r"""The weight of each token, so that ``(weights * losses).sum()`` is the batch's loss.
+
+    Weights belong to the whole mini-batch: its micro-batches only add up their shares, so that
+    accumulation is exact however the rows are cut.
+
+    * ``token_mean``: every token counts alike, :math:`w = 1 / \sum_i T_i` (DAPO, arXiv 2503.14476,
+      equation 8; veRL's default).
+    * ``sequence_mean``: every completion counts alike, :math:`w_t = 1 / (N T_i)` (GRPO, arXiv
+      2402.03300, equation 3).
+
+    Args:
+        offsets: [N + 1] completion i owns tokens ``offsets[i]:offsets[i + 1]``.
+        keep: [N] completions that count (truncated ones can be left out).
+        mode: one of the above.
+
+    Returns:
+        [S] float32 weights. They sum to 1, or to 0 when nothing is kept.
+
+    Raises:
+        ValueError: unknown mode.
+    """
+    lengths = offsets[1:] - offsets[:-1]
+    if mode == "token_mean":
+        per_sequence = keep.float() / (lengths * keep).sum().clamp(min=1)
+    elif mode == "sequence_mean":
+        per_sequence = keep.float() / (lengths.clamp(min=1) * keep.sum().clamp(min=1))
+    else:
+        raise ValueError(f"aggregation={mode!r}: one of 'token_mean', 'sequence_mean'")
+    return spread_to_tokens(per_sequence, offsets)

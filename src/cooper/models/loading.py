@@ -1,0 +1,177 @@
+"""The only place where weights come from disk or hub: a local folder and a hub id alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from cooper.errors import ModelError
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+def _looks_local(path: str) -> bool:
+    """Whether the user meant a folder: absolute, relative with a dot, or more than owner/name."""
+    return path.startswith((".", "~", "/")) or path.count("/") != 1 or Path(path).exists()
+
+
+def _folder(path: str, key: str) -> str:
+    """Expand a local folder and check that it holds a model; pass a hub id through.
+
+    Raises:
+        ModelError: a local folder that does not exist or holds no config.json.
+    """
+    if not _looks_local(path):
+        return path
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and "/" not in path:
+        return path  # hub ids without an owner, such as "gpt2"
+    if not folder.is_dir():
+        raise ModelError(f"{key}={path}: no such folder; give a Hugging Face folder or a hub id")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{key}={path}: the folder holds no config.json; give a folder written by "
+            "save_pretrained, or a hub id"
+        )
+    return str(folder)
+
+
+def _load(loader: Any, what: str, path: str, key: str, **kwargs: Any) -> Any:
+    """Call a from_pretrained and turn its many failures into one line.
+
+    Raises:
+        ModelError: the model, tokenizer or revision cannot be loaded.
+    """
+    try:
+        return loader.from_pretrained(_folder(path, key), **kwargs)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{key}={path}: cannot load the {what}: {first}") from error
+
+
+def load_tokenizer(
+    path: str, *, revision: str | None = None, trust_remote_code: bool = False, key: str = "path"
+) -> PreTrainedTokenizerBase:
+    """Load a tokenizer, and give it a padding token where it has none.
+
+    Padding is masked everywhere, so the id does not matter; the end-of-sequence token serves.
+
+    Raises:
+        ModelError: it cannot be loaded, or has no end-of-sequence token.
+    """
+    tokenizer = _load(
+        AutoTokenizer,
+        "tokenizer",
+        path,
+        key,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    if tokenizer.eos_token_id is None:
+        raise ModelError(f"{key}={path}: the tokenizer has no end-of-sequence token")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_causal_lm(
+    path: str,
+    *,
+    revision: str | None = None,
+    dtype: DType = "float32",
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    key: str = "policy.path",
+) -> PreTrainedModel:
+    """Load a causal language model from a folder or the hub.
+
+    Args:
+        path: folder in ``save_pretrained`` form, or hub id.
+        revision: commit, tag or branch on the hub.
+        dtype: of the weights. Trained weights are float32: pure bfloat16 weights do not move at
+            RL's learning rates.
+        attn_implementation: as in transformers ("sdpa", "flash_attention_2", "eager").
+        trust_remote_code: run code from the model's repository; only where you trust it.
+        key: the setting's name, for error messages.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    return _load(
+        AutoModelForCausalLM,
+        "causal language model",
+        path,
+        key,
+        revision=revision,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attn_implementation,
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def load_reward_model(
+    path: str,
+    *,
+    revision: str | None = None,
+    dtype: DType = "float32",
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
+    allow_new_head: bool = False,
+    key: str = "reward_model.path",
+) -> PreTrainedModel:
+    """Load a one-label sequence classifier from a folder or the hub.
+
+    Args:
+        path: folder in ``save_pretrained`` form, or hub id.
+        revision: commit, tag or branch on the hub.
+        dtype: of the weights.
+        attn_implementation: as in transformers.
+        trust_remote_code: run code from the model's repository; only where you trust it.
+        allow_new_head: accept a backbone whose head is missing; the head starts at zero, so
+            every score starts at 0.5. Only for the reward model's own first training.
+        key: the setting's name, for error messages.
+
+    Raises:
+        ModelError: it cannot be loaded, has more than one label, or its head is missing.
+    """
+    model, info = _load(
+        AutoModelForSequenceClassification,
+        "reward model",
+        path,
+        key,
+        revision=revision,
+        dtype=getattr(torch, dtype),
+        attn_implementation=attn_implementation,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
+        **({"num_labels": 1} if allow_new_head else {}),
+    )
+    if model.config.num_labels != 1:
+        raise ModelError(
+            f"{key}={path}: the classifier has {model.config.num_labels} labels where a reward "
+            "model has 1; give a one-label sequence classifier"
+        )
+    head_missing = any("score" in name for name in info["missing_keys"])
+    if head_missing and not allow_new_head:
+        raise ModelError(
+            f"{key}={path}: the folder holds no trained reward head (score.weight is missing); "
+            "train the reward model first, or use reward=rule"
+        )
+    if allow_new_head and head_missing:
+        with torch.no_grad():
+            model.score.weight.zero_()
+    return model
+
+
+def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that fills up padded views; it is masked everywhere, so any will do."""
+    return tokenizer.pad_token_id if isinstance(tokenizer.pad_token_id, int) else 0

@@ -1,0 +1,85 @@
+"""The policy: log-probabilities of ragged completions under a causal language model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from cooper.functional import entropy_from_logits, pad_sequences, selective_log_softmax
+from cooper.models.loading import pad_id
+from cooper.types import Rollouts
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What the policy says of completion tokens."""
+
+    logprobs: Tensor  # [sum of T_i over the asked rollouts] float32, with gradient in training
+    entropy: Tensor | None  # the same shape, nats, no gradient; only when asked for
+
+
+class Policy(nn.Module):
+    """A Hugging Face causal LM that takes rollouts and gives flat log-probabilities.
+
+    Args:
+        model: any decoder-only ``PreTrainedModel`` with a language-model head.
+        tokenizer: the model's own.
+        temperature: the logits are divided by it, so that the log-probabilities are those of the
+            distribution that was sampled from.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.temperature = temperature
+
+    def forward(
+        self, rollouts: Rollouts, rows: Sequence[int], *, entropy: bool = False
+    ) -> TokenScores:
+        """Score the completion tokens of some rollouts.
+
+        Args:
+            rollouts: the step's rollouts.
+            rows: indices of the rollouts wanted, in the order wanted.
+            entropy: also give each position's entropy.
+
+        Returns:
+            flat scores in the order of `rows`.
+        """
+        owners = rollouts.owners
+        prompts = [rollouts.prompt_ids[owners[row]] for row in rows]
+        completions = [rollouts.tokens(row) for row in rows]
+        device = self.model.device
+        sequences = [
+            torch.cat([torch.tensor(prompt, dtype=torch.long), completion.cpu()])
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        ids, mask = pad_sequences(sequences, pad_id(self.tokenizer), device=device)
+        # Token t is predicted at position t - 1; logits before the shortest prompt's end and at
+        # the last position are never read, so the model need not compute them.
+        first = min(len(prompt) for prompt in prompts) - 1
+        positions = torch.arange(first, ids.shape[1] - 1, device=device)
+        logits = self.model(
+            input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions
+        ).logits
+        where = torch.zeros(logits.shape[:2], dtype=torch.bool)
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            start = len(prompt) - 1 - first
+            where[row, start : start + len(completion)] = True
+        # A boolean mask walks row by row, so the flat order is the order of `rows`.
+        flat = logits[where.to(device)] / self.temperature
+        targets = torch.cat(completions).to(device)
+        return TokenScores(
+            logprobs=selective_log_softmax(flat, targets),
+            entropy=entropy_from_logits(flat) if entropy else None,
+        )

@@ -1,0 +1,8 @@
+"""Negative generators: where the wrong side of a pair comes from."""
+
+from cooper.negatives.base import NegativeGenerator
+from cooper.negatives.mixed import MixedNegatives
+from cooper.negatives.own import SelfNegatives
+from cooper.negatives.perturb import PerturbNegatives
+
+__all__ = ["MixedNegatives", "NegativeGenerator", "PerturbNegatives", "SelfNegatives"]

@@ -1,0 +1,171 @@
+"""Stage (c): a reference-based reward model, trained by binary cross entropy (VerifyRM)."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
+
+from cooper.checks import at_least
+from cooper.fitting import SupervisedModule, fit
+from cooper.functional import binary_cross_entropy
+from cooper.models.reward_model import RewardModel
+from cooper.optim import OptimizerSettings
+from cooper.rng import seed_of
+from cooper.types import LabelledCompletion
+from cooper.verifiers.base import Verifier
+
+QUALITY = "quality.json"
+
+
+@dataclass(frozen=True)
+class RewardTraining:
+    """How the reward model is trained before RL.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: completions a step; half of them right.
+        swapped_share: share of the batch that is a right completion beside another problem's
+            reference, so that the model learns to compare and not to guess from the completion.
+        heldout: labelled completions kept apart to measure accuracy and AUROC.
+        optimizer: learning rate, schedule, clip.
+    """
+
+    steps: int
+    batch_size: int
+    optimizer: OptimizerSettings
+    swapped_share: float = 0.25
+    heldout: int = 500
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: a setting is out of its range.
+        """
+        at_least("reward_training", self, steps=1, batch_size=2, swapped_share=0, heldout=0)
+        if self.swapped_share > 0.5:
+            raise ValueError(
+                f"reward_training.swapped_share={self.swapped_share}: half of a batch is right, "
+                "so at most 0.5"
+            )
+
+    def run(
+        self,
+        folder: Path,
+        *,
+        labelled: Sequence[LabelledCompletion],
+        reward_model: RewardModel,
+        verifier: Verifier,
+        seed: int,
+        trainer: dict[str, Any],
+    ) -> None:
+        """Train, measure on what was held out, save in Hugging Face form.
+
+        Args:
+            folder: where to.
+            labelled: right and wrong completions.
+            reward_model: to train.
+            verifier: confirms that a swapped reference makes a completion wrong.
+            seed: of the batches.
+            trainer: accelerator, devices, precision.
+        """
+        rng = random.Random(seed_of(seed, "reward model held out"))
+        items = list(labelled)
+        rng.shuffle(items)
+        kept = min(self.heldout, len(items) // 5)
+        heldout, items = items[:kept], items[kept:]
+        batches = _Batches(items, verifier, self.batch_size, self.swapped_share, seed)
+        module = RewardModule(reward_model, self.optimizer, self.steps)
+        fit(module, batches, "reward model (BCE on labels)", trainer)
+        (folder / QUALITY).write_text(json.dumps(quality(reward_model, heldout), indent=1))
+        reward_model.model.save_pretrained(folder)
+        reward_model.tokenizer.save_pretrained(folder)
+
+
+class RewardModule(SupervisedModule):
+    """Binary cross entropy on labelled completions: L = E[BCE(sigmoid(M(q, r, c)), y)]."""
+
+    model: RewardModel
+
+    def loss(self, batch: Sequence[LabelledCompletion]) -> Tensor:
+        """Mean over the batch."""
+        rows = self.model.tokenise(*_columns(batch))
+        labels = torch.tensor([float(item.label) for item in batch], device=self.device)
+        return binary_cross_entropy(self.model(rows), labels).mean()
+
+
+class _Batches:
+    """Half right, the other half wrong: partly by a swapped reference."""
+
+    def __init__(
+        self,
+        items: Sequence[LabelledCompletion],
+        verifier: Verifier,
+        batch_size: int,
+        swapped_share: float,
+        seed: int,
+    ) -> None:
+        self.right = [item for item in items if item.label]
+        self.wrong = [item for item in items if not item.label]
+        self.verifier = verifier
+        self.num_right = batch_size // 2
+        self.num_swapped = round(swapped_share * batch_size)
+        self.num_wrong = batch_size - self.num_right - self.num_swapped
+        self.seed = seed
+        self.references: dict[str, list[str]] = {}
+        for item in items:
+            self.references.setdefault(item.source, []).append(item.reference)
+
+    def __call__(self, step: int) -> list[LabelledCompletion]:
+        rng = random.Random(seed_of(self.seed, f"reward model batch {step}"))
+        right = rng.choices(self.right, k=self.num_right)
+        wrong = rng.choices(self.wrong, k=self.num_wrong)
+        return [*right, *wrong, *self.swapped(right[: self.num_swapped], rng)]
+
+    def swapped(
+        self, items: Sequence[LabelledCompletion], rng: random.Random
+    ) -> list[LabelledCompletion]:
+        """The same completions beside another reference of their source, unless it fits too."""
+        swapped = []
+        for item in items:
+            others = self.references[item.source]
+            reference = others[rng.randrange(len(others))]
+            if reference != item.reference:
+                swapped.append(replace(item, reference=reference, label=False))
+        verdicts = self.verifier.verify(
+            [item.completion for item in swapped],
+            [item.reference for item in swapped],
+            [item.question for item in swapped],
+        )
+        return [
+            item for item, verdict in zip(swapped, verdicts, strict=True) if not verdict.correct
+        ]
+
+
+def _columns(items: Sequence[LabelledCompletion]) -> tuple[list[str], list[str], list[str]]:
+    return (
+        [item.question for item in items],
+        [item.reference for item in items],
+        [item.completion for item in items],
+    )
+
+
+def quality(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> dict[str, float]:
+    """Accuracy at 0.5 and AUROC on labelled completions; empty without both labels."""
+    labels = torch.tensor([int(item.label) for item in items])
+    if len(items) < 2 or len(labels.unique()) < 2:
+        return {"examples": float(len(items))}
+    scores = reward_model.score(*_columns(items)).sigmoid()
+    return {
+        "accuracy": float(((scores > 0.5).long() == labels).float().mean()),
+        "auroc": float(binary_auroc(scores, labels)),
+        "examples": float(len(items)),
+    }

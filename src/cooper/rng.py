@@ -1,0 +1,37 @@
+"""Named random generators: one for each purpose, each saved in checkpoints."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+def seed_of(seed: int, purpose: str) -> int:
+    """Give a 63-bit seed that depends on the run's seed and the purpose, on any machine alike."""
+    digest = hashlib.sha256(f"{seed}:{purpose}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(seed: int, purpose: str) -> torch.Generator:
+    """Make the CPU generator for one purpose of a run."""
+    return torch.Generator().manual_seed(seed_of(seed, purpose))
+
+
+def draw(rng: torch.Generator, bound: int) -> int:
+    """Draw an integer from [0, bound)."""
+    return int(torch.randint(bound, (1,), generator=rng))
+
+
+def pick(items: Sequence[T], rng: torch.Generator) -> T:
+    """Draw one item, all alike."""
+    return items[draw(rng, len(items))]
+
+
+def uniform(rng: torch.Generator) -> float:
+    """Draw a number from [0, 1)."""
+    return float(torch.rand((), generator=rng, dtype=torch.float64))

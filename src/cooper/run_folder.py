@@ -1,0 +1,165 @@
+"""What stands where in a run's folder."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cooper.errors import CheckpointError
+
+_STEP = re.compile(r"\d+")
+
+
+class RunFolder:
+    """The files of one run; every path and every format is decided here.
+
+    ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``rollouts/<step>.jsonl.gz``,
+    ``checkpoints/<step>/``, ``policy/``, ``reward_model/``, ``figures/``, ``summary.json``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, commit, machine."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """How the run ended."""
+        return self.path / "summary.json"
+
+    @property
+    def figures(self) -> Path:
+        """Pictures."""
+        return self.path / "figures"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder a kept step."""
+        return self.path / "checkpoints"
+
+    def rollouts(self, step: int) -> Path:
+        """The kept rollouts of a step."""
+        return self.path / "rollouts" / f"{step:06d}.jsonl.gz"
+
+    def checkpoint(self, step: int) -> Path:
+        """The checkpoint after a step."""
+        return self.checkpoints / f"{step:06d}"
+
+    def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add a line; figures that are not finite are written as null, since JSON has no NaN."""
+        row: dict[str, Any] = {"step": step}
+        row.update({k: v if math.isfinite(v) else None for k, v in metrics.items()})
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.metrics.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of ``metrics.jsonl``; a line cut off by a kill is left out."""
+        if not self.metrics.is_file():
+            return []
+        rows = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break  # only the last line can be half-written
+        return rows
+
+    def write_rollouts(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Write a step's kept rollouts, compressed; the same rows give the same bytes."""
+        path = self.rollouts(step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        data = gzip.compress(text.encode("utf-8", "surrogatepass"), mtime=0)
+        write_atomically(path, data)
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps with a whole checkpoint, ascending."""
+        if not self.checkpoints.is_dir():
+            return []
+        return sorted(
+            int(folder.name)
+            for folder in self.checkpoints.iterdir()
+            if _STEP.fullmatch(folder.name) and (folder / "trainer.pt").is_file()
+        )
+
+    def cut_after(self, step: int) -> None:
+        """Forget everything after a step, which is about to be run again."""
+        kept = [row for row in self.read_metrics() if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self.metrics, text.encode())
+        for path in self._step_files():
+            if int(path.name.split(".")[0]) > step:
+                path.unlink()
+        for later in [s for s in self.checkpoint_steps() if s > step]:
+            shutil.rmtree(self.checkpoint(later))
+
+    def _step_files(self) -> Iterator[Path]:
+        yield from sorted((self.path / "rollouts").glob("*.jsonl.gz"))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def find_checkpoint(ckpt_path: str, experiment_dir: Path, run_dir: Path | None) -> tuple[Path, int]:
+    """Find the run folder and the step that ``ckpt_path`` means.
+
+    Args:
+        ckpt_path: "last", a run folder, or ``<run>/checkpoints/<step>``.
+        experiment_dir: where the runs of this experiment stand.
+        run_dir: the run folder given by the user, if any.
+
+    Returns:
+        the run folder and the step to go on from.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if ckpt_path == "last":
+        runs = [run_dir] if run_dir else sorted(experiment_dir.glob("*"), reverse=True)
+        for run in runs:
+            steps = RunFolder(run).checkpoint_steps()
+            if steps:
+                return run, steps[-1]
+        where = run_dir or experiment_dir
+        raise CheckpointError(
+            f"ckpt_path=last: no checkpoint under {where}; start without ckpt_path, or give "
+            "paths.run_dir of the run to go on with"
+        )
+    path = Path(ckpt_path).expanduser()
+    if path.name == "trainer.pt":
+        path = path.parent
+    if path.parent.name == "checkpoints" and (path / "trainer.pt").is_file():
+        return path.parent.parent, int(path.name)
+    steps = RunFolder(path).checkpoint_steps()
+    if steps:
+        return path, steps[-1]
+    raise CheckpointError(
+        f"ckpt_path={ckpt_path}: no checkpoint there; give 'last', a run folder, or one of its "
+        "checkpoints/<step> folders"
+    )

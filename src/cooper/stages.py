@@ -1,0 +1,74 @@
+"""Stages before the RL run, each cached by the content of its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+_SETTINGS = "settings.json"
+
+
+class StageCache:
+    """Folders named by a digest of what decides their content.
+
+    A stage is built in a temporary folder and renamed when it is whole, so that an interrupted
+    stage leaves nothing that looks finished.
+
+    Args:
+        root: folder of all stages.
+        enabled: false builds every stage anew (and still keeps it).
+        say: where "built" and "from cache" are said.
+    """
+
+    def __init__(
+        self, root: str | Path, enabled: bool = True, say: Callable[[str], None] = print
+    ) -> None:
+        self.root = Path(root).expanduser()
+        self.enabled = enabled
+        self.say = say
+
+    def folder(
+        self, stage: str, settings: Mapping[str, Any], build: Callable[[Path], None]
+    ) -> Path:
+        """Give the folder of a stage, building it if it is not there.
+
+        Args:
+            stage: name of the stage.
+            settings: everything that decides the content: plain values, upstream folders' names
+                among them. The versions of torch and transformers are added, since other numerics
+                give other weights.
+            build: fills the folder it is given.
+        """
+        content = {
+            "stage": stage,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            **settings,
+        }
+        text = json.dumps(content, sort_keys=True, indent=1, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        folder = self.root / stage / digest
+        if self.enabled and (folder / _SETTINGS).is_file():
+            self.say(f"{stage}: unchanged settings, taken from the cache ({folder})")
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=folder.parent))
+        try:
+            build(building)
+            (building / _SETTINGS).write_text(text)
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        self.say(f"{stage}: built, cached in {folder}")
+        return folder

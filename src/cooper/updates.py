@@ -1,0 +1,119 @@
+"""The one place that knows backward, accumulation, clipping, skipping and stepping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from cooper.errors import NonFiniteError
+
+
+class SteppableOptimizer(Protocol):
+    """What is needed of an optimizer; Lightning's wrapper and torch's own both have it."""
+
+    def step(self) -> Any:
+        """Apply the gradients."""
+
+    def zero_grad(self) -> Any:
+        """Drop the gradients."""
+
+
+@dataclass(frozen=True)
+class UpdateResult:
+    """What one optimizer step did."""
+
+    loss: float
+    grad_norm: float  # before clipping
+    lr: float  # the rate that was applied
+    applied: bool  # false: the loss or a gradient was not finite, the weights stayed
+
+
+class ModelUpdater:
+    """Takes one model's optimizer steps.
+
+    A step whose loss or gradient is NaN or infinite is skipped and counted: the weights, the
+    optimizer's state and the schedule stay as they were. After `max_skips` in a row training
+    stops, since it has gone wrong for good.
+
+    Args:
+        name: "policy" or "reward_model", for messages.
+        model: whose gradients are clipped.
+        clip_norm: largest gradient norm; 0: no clipping.
+        max_skips: skipped steps in a row that stop the run.
+    """
+
+    def __init__(self, name: str, model: nn.Module, clip_norm: float, max_skips: int) -> None:
+        self.name = name
+        self.clip_norm = clip_norm
+        self.max_skips = max_skips
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.steps = 0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+
+    def step(
+        self,
+        losses: Iterable[Tensor],
+        backward: Callable[[Tensor], None],
+        optimizer: SteppableOptimizer,
+        scheduler: LRScheduler,
+    ) -> UpdateResult:
+        """Accumulate the micro-batches' losses, clip, step.
+
+        Args:
+            losses: shares of one loss, computed one at a time so that only one graph lives.
+            backward: adds a share's gradients.
+            optimizer: of this model.
+            scheduler: advanced when the step was applied.
+
+        Raises:
+            NonFiniteError: too many steps in a row were skipped.
+        """
+        optimizer.zero_grad()
+        total = 0.0
+        for loss in losses:
+            backward(loss)
+            total += float(loss.detach())
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(
+                self.parameters, self.clip_norm if self.clip_norm > 0 else math.inf
+            )
+        )
+        lr = float(scheduler.get_last_lr()[0])
+        applied = math.isfinite(total) and math.isfinite(norm)
+        if applied:
+            optimizer.step()
+            scheduler.step()
+            self.steps += 1
+            self.skipped_in_a_row = 0
+        else:
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+        optimizer.zero_grad()
+        if self.skipped_in_a_row >= self.max_skips:
+            raise NonFiniteError(
+                f"{self.name}: loss {total} and gradient norm {norm} were not finite "
+                f"{self.skipped_in_a_row} steps in a row (trainer.max_skips={self.max_skips}); "
+                f"lower {self.name}_optimizer.lr or look at the saved rollouts"
+            )
+        return UpdateResult(total, norm, lr, applied)
+
+    def state_dict(self) -> dict[str, int]:
+        """Counters for the checkpoint."""
+        return {
+            "steps": self.steps,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Put the counters back."""
+        self.steps = state["steps"]
+        self.skipped = state["skipped"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]

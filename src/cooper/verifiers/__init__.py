@@ -1,0 +1,52 @@
+"""Verifiers: what says of a completion whether its answer equals the reference.
+
+Names are imported when first used, so that ``from cooper.verifiers import MathVerifier`` costs
+milliseconds and neither torch, Lightning nor Hydra.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cooper.verifiers.base import Verifier
+    from cooper.verifiers.exact import ExactVerifier
+    from cooper.verifiers.extraction import extract_answer
+    from cooper.verifiers.math import MathVerifier
+    from cooper.verifiers.numeric import NumericVerifier
+    from cooper.verifiers.pool import WorkerPool
+
+__all__ = [
+    "ExactVerifier",
+    "MathVerifier",
+    "NumericVerifier",
+    "Verifier",
+    "WorkerPool",
+    "extract_answer",
+]
+
+_HOME = {
+    "ExactVerifier": "exact",
+    "MathVerifier": "math",
+    "NumericVerifier": "numeric",
+    "Verifier": "base",
+    "WorkerPool": "pool",
+    "extract_answer": "extraction",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its file.
+
+    Raises:
+        AttributeError: there is no such name.
+    """
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported or not."""
+    return sorted(set(globals()) | set(__all__))

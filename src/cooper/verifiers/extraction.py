@@ -1,0 +1,188 @@
+r"""Where a completion states its final answer.
+
+Everything here runs in time linear in the text and copies none of it but the answer, so that it
+is safe inside the training process: a policy under reinforcement learning writes a megabyte of
+"{" sooner or later.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["MAX_ANSWER_CHARS", "Extracted", "boxed", "extract_answer", "stated", "unwrap"]
+
+# Final answers stand at the end. What lies further back than this is not looked at, which bounds
+# the memory of the brace stack too.
+REGION_CHARS = 200_000
+
+# No answer of the usual data sets is a tenth as long. Longer ones are not compared.
+MAX_ANSWER_CHARS = 2_000
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """An answer and where it stands: ``completion[span[0]:span[1]] == text``."""
+
+    text: str
+    span: tuple[int, int]  # characters (code points) of the completion
+
+
+# A backslash and the sign after it are one token, so that \{ is no brace and \\boxed no box.
+_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
+
+# Longest first. "A:" opens a line; the others may stand anywhere.
+_CUE = re.compile(
+    r"""
+      \#\#\#\#                                     # GSM8K
+    | <answer> | \[ANSWER\]
+    | ^[ \t*]{0,4} A [ \t]? : (?![A-Za-z])
+    | \b (?:final[ ])? answer (?:[ ]to[ ](?:the|this)[ ](?:problem|question))?
+      [*]{0,2} [ ]? (?: is\b | : | = ) [*]{0,2} :?
+    """,
+    re.VERBOSE | re.MULTILINE | re.IGNORECASE,
+)
+
+# An answer ends with its line, with a closing tag, or with its sentence: a full stop before white
+# space, which leaves 3.14 whole.
+_END = re.compile(r"\n|</answer>|\[/ANSWER\]|[.;!](?=[*\"')]{0,3}(?:\s|$))", re.IGNORECASE)
+_NEXT_LINE = re.compile(r"[ \t*]*\n\s{0,8}(?=\S)")
+
+# Signs around a stated answer that are no part of it: "**Answer:** 5".
+_CUE_EDGE = " \t\r*:"
+
+# A completion that is nothing but an answer: one short line with no word of three letters outside
+# a LaTeX command.
+_BARE_CHARS = 200
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)")  # one that did not close: cut off
+_DIGIT_OR_MATH = re.compile(r"[0-9$\\]")
+
+_PAIRS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
+
+
+def boxed(text: str) -> Extracted | None:
+    r"""Find the last ``\boxed{...}`` or ``\fbox{...}`` whose braces close.
+
+    A box that holds nothing but another box gives the inner one's content.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The content without surrounding white space, or None.
+    """
+    starts = [at for at in (text.find("\\boxed"), text.find("\\fbox")) if at >= 0]
+    if not starts:
+        return None
+    open_braces: list[tuple[int, int]] = []  # (start of the token, start of the content; -1: plain)
+    best: tuple[int, int] | None = None  # content of the last closed box
+    outer = (0, 0)  # what `best` takes up with its command and the boxes around it
+    for token in _BOX_TOKEN.finditer(text, min(starts)):
+        sign = token.group()
+        if sign == "{":
+            open_braces.append((token.start(), -1))
+        elif sign == "}":
+            if not open_braces:
+                continue
+            start, content = open_braces.pop()
+            if content < 0:
+                continue
+            holds_only_best = (
+                best is not None
+                and outer[0] >= content
+                and not text[content : outer[0]].strip()
+                and not text[outer[1] : token.start()].strip()
+            )
+            if not holds_only_best:
+                best = (content, token.start())
+            outer = (start, token.end())
+        elif sign.endswith("{") and len(sign) > 2:
+            open_braces.append((token.start(), token.end()))
+    return None if best is None else _trimmed(text, *best)
+
+
+def stated(text: str) -> Extracted | None:
+    """Find the last stated answer: "The answer is X", "#### X", "A: X", "<answer>X</answer>".
+
+    A text that is nothing but an answer (one short line of numbers or mathematics) counts too.
+
+    Args:
+        text: any text.
+
+    Returns:
+        What follows the cue up to the end of its line or sentence, or None.
+    """
+    for cue_end in reversed([cue.end() for cue in _CUE.finditer(text)]):
+        start = cue_end
+        if line := _NEXT_LINE.match(text, start, start + 64):
+            start = line.end()  # "Final answer:" with the answer on the next line
+        end = _END.search(text, start, start + MAX_ANSWER_CHARS + 1)
+        stop = end.start() if end else min(len(text), start + MAX_ANSWER_CHARS + 1)
+        if text[start:stop].strip(_CUE_EDGE):
+            return _trimmed(text, start, stop, strip=_CUE_EDGE)
+    start = len(text) - len(text.lstrip())
+    if start == len(text) or len(text.rstrip()) - start > _BARE_CHARS:
+        return None
+    line = text[start:].rstrip()
+    if "\n" in line or _BOX_COMMAND.search(line) or not _DIGIT_OR_MATH.search(line) or _WORD.search(line):
+        return None
+    return _trimmed(text, start, start + len(line))
+
+
+def extract_answer(completion: str, allow_stated: bool = True) -> Extracted | None:
+    r"""Find the final answer of a completion.
+
+    A box wins over a stated answer wherever the two stand, since prompts ask for the box.
+
+    Args:
+        completion: any text. Of a huge one only the last 200 000 characters are looked at.
+        allow_stated: whether "The answer is X" and its like count when there is no box.
+
+    Returns:
+        The answer with its span in `completion`, or None when no answer is given.
+    """
+    shift = max(0, len(completion) - REGION_CHARS)
+    region = completion[shift:] if shift else completion
+    found = boxed(region)
+    if found is None and allow_stated:
+        found = stated(region)
+    if found is None or not found.text:
+        return None
+    start, end = found.span
+    return Extracted(found.text, (start + shift, end + shift)) if shift else found
+
+
+def unwrap(text: str) -> str:
+    r"""Take off white space, a closing full stop, and one kind of delimiters after another.
+
+    The delimiters are ``$...$``, ``$$...$$``, ``\(...\)``, ``\[...\]`` and ``**...**``; they go
+    only when they enclose the whole text: ``$1$ or $2$`` stays as it is.
+    """
+    for _ in range(4):  # nesting deeper than this is no answer, and the loop stays bounded
+        text = text.strip()
+        if text.endswith(".") and not text.endswith(".."):
+            text = text[:-1].rstrip()
+        for left, right in _PAIRS:
+            inner = text[len(left) : -len(right)]
+            if (
+                len(text) > len(left) + len(right)
+                and text.startswith(left)
+                and text.endswith(right)
+                and left not in inner
+                and right not in inner
+                and not inner.endswith("\\")  # the last sign was \$, a dollar
+            ):
+                text = inner
+                break
+        else:
+            break
+    return text
+
+
+def _trimmed(text: str, start: int, end: int, strip: str | None = None) -> Extracted:
+    """Move both ends inwards over the signs of `strip` (white space when None)."""
+    content = text[start:end]
+    left = len(content) - len(content.lstrip(strip))
+    content = content.strip(strip)
+    return Extracted(content, (start + left, start + left + len(content)))

@@ -1,0 +1,110 @@
+"""Stage (a): a policy from nothing, taught the task's form by supervised fine-tuning."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from cooper.data.prompts import PromptBuilder
+from cooper.fitting import SupervisedModule, fit
+from cooper.functional import pad_sequences
+from cooper.models.reward_model import RewardTemplate
+from cooper.models.tiny import TinyModel, train_word_tokenizer
+from cooper.optim import OptimizerSettings
+from cooper.rng import seed_of
+from cooper.types import Problem
+
+Demonstrate = Callable[..., str]
+
+
+class WarmStart:
+    """Trains a tokenizer and a tiny Qwen2 on demonstrations of a task.
+
+    Args:
+        model: size of the model.
+        problems: what is demonstrated.
+        corpus: gives the texts that the tokenizer is trained on.
+        demonstrate: (problem, random.Random, clean=bool) -> completion.
+        steps: optimizer steps.
+        batch_size: demonstrations a step.
+        template_share: share of the documents that are written into the reward model's template,
+            with clean demonstrations, so that the same weights can become the reward model.
+        optimizer: learning rate, schedule, clip.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: TinyModel,
+        problems: Sequence[Problem],
+        corpus: Callable[[], Iterable[str]],
+        demonstrate: Demonstrate,
+        steps: int,
+        batch_size: int,
+        template_share: float,
+        optimizer: OptimizerSettings,
+    ) -> None:
+        self.model = model
+        self.problems = problems
+        self.corpus = corpus
+        self.demonstrate = demonstrate
+        self.steps = steps
+        self.batch_size = batch_size
+        self.template_share = template_share
+        self.optimizer = optimizer
+
+    def run(self, folder: Path, seed: int, trainer: dict[str, Any]) -> None:
+        """Train, and save model and tokenizer in Hugging Face form.
+
+        Args:
+            folder: where to.
+            seed: of weights and data.
+            trainer: accelerator, devices, precision.
+        """
+        template = RewardTemplate()
+        tokenizer = train_word_tokenizer([*self.corpus(), template.render("", "", "")])
+        model = self.model.build(tokenizer, seed)
+        prompts = PromptBuilder(tokenizer, instruction=None)
+        in_template = round(self.template_share * self.batch_size)
+
+        def batch(step: int) -> list[tuple[list[int], list[int]]]:
+            rng = random.Random(seed_of(seed, f"warm start {step}"))
+            rows = []
+            for index in range(self.batch_size):
+                problem = self.problems[rng.randrange(len(self.problems))]
+                if index < in_template:
+                    text = template.render(problem.question, problem.reference, "\0")
+                    head, tail = text.split("\0")
+                    answer = self.demonstrate(problem, rng, clean=True) + tail
+                else:
+                    head, answer = prompts.text(problem), self.demonstrate(problem, rng)
+                ids = tokenizer([head, answer], add_special_tokens=False)["input_ids"]
+                rows.append((ids[0], [*ids[1], tokenizer.eos_token_id]))
+            return rows
+
+        module = _CompletionLoss(model, self.optimizer, self.steps)
+        fit(module, batch, "warm start (supervised)", trainer)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+class _CompletionLoss(SupervisedModule):
+    """Cross entropy on the completion's tokens; the prompt is only read."""
+
+    def loss(self, batch: list[tuple[list[int], list[int]]]) -> torch.Tensor:
+        """Mean over the batch's completion tokens."""
+        device = self.device
+        ids, mask = pad_sequences([p + c for p, c in batch], 0, device=device)
+        labels = torch.full_like(ids, -100)
+        for row, (prompt, completion) in enumerate(batch):
+            where = slice(len(prompt), len(prompt) + len(completion))
+            labels[row, where] = ids[row, where]
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return F.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
+        )
