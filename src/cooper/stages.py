@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,23 @@ import torch
 import transformers
 
 _SETTINGS = "settings.json"
+# What the stages are made of. A changed line there may change what a stage gives.
+_SOURCES = (
+    "annotation.py", "data", "fitting.py", "functional", "models", "optim.py",
+    "reward_training.py", "rng.py", "samplers", "verifiers", "warm_start.py",
+)  # fmt: skip
+
+
+@functools.cache
+def source_digest() -> str:
+    """Digest of the library's own code behind the stages."""
+    root = Path(__file__).parent
+    digest = hashlib.sha256()
+    for name in _SOURCES:
+        files = [root / name] if name.endswith(".py") else sorted((root / name).glob("*.py"))
+        for file in files:
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class StageCache:
@@ -44,14 +62,15 @@ class StageCache:
         Args:
             stage: name of the stage.
             settings: everything that decides the content: plain values, upstream folders' names
-                among them. The versions of torch and transformers are added, since other numerics
-                give other weights.
+                among them. The versions of torch and transformers and a digest of the stages'
+                own code are added, since they give other weights too.
             build: fills the folder it is given.
         """
         content = {
             "stage": stage,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "code": source_digest(),
             **settings,
         }
         text = json.dumps(content, sort_keys=True, indent=1, default=str)

@@ -14,7 +14,7 @@ from cooper.data.prompts import PromptBuilder
 from cooper.fitting import SupervisedModule, fit
 from cooper.functional import pad_sequences
 from cooper.models.reward_model import RewardTemplate
-from cooper.models.tiny import TinyModel, train_word_tokenizer
+from cooper.models.tiny import TinyModel, train_tokenizer
 from cooper.optim import OptimizerSettings
 from cooper.rng import seed_of
 from cooper.types import Problem
@@ -67,7 +67,7 @@ class WarmStart:
             trainer: accelerator, devices, precision.
         """
         template = RewardTemplate()
-        tokenizer = train_word_tokenizer([*self.corpus(), template.render("", "", "")])
+        tokenizer = train_tokenizer([*self.corpus(), template.render("", "", "")])
         model = self.model.build(tokenizer, seed)
         prompts = PromptBuilder(tokenizer, instruction=None)
         in_template = round(self.template_share * self.batch_size)

@@ -60,13 +60,24 @@ HOSTILE = {
 }
 
 
+# Each of these uses up the CPU limit; once is enough.
+SLOW = {
+    "many exponents",
+    "factorials",
+    "nested fractions",
+    "nested parentheses",
+    "roots",
+    "long sum",
+}
+
+
 def build(path: Path) -> Verifier:
     """Make the verifier of a YAML file, without Hydra."""
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     module, _, name = config.pop("_target_").rpartition(".")
     plain = {key: v for key, v in config.items() if not (isinstance(v, str) and "${" in v)}
     if "cpu_seconds" in plain:
-        plain["cpu_seconds"] = 0.5  # the hostile texts would use up whatever is allowed
+        plain["cpu_seconds"] = 0.3  # the hostile texts would use up whatever is allowed
     return getattr(importlib.import_module(module), name)(**plain)
 
 
@@ -134,16 +145,17 @@ def test_any_text(verifier: Verifier) -> None:
     marker = Path("/tmp/cooper_was_here")
     assert not marker.exists()
     completions = list(HOSTILE.values())
+    # A formula where the verifier reads formulas, so that the bombs get as far as they can.
+    reference = "x^2+1" if "x^2+1" in readable(verifier) else "17"
     start = time.monotonic()
-    for reference in ("17", "x+1"):
-        verdicts = verifier.verify(completions, [reference] * len(completions))
-        check(verdicts, completions)
-        wrongly = [
-            name for name, v in zip(HOSTILE, verdicts, strict=True) if v.correct and reference != "17"
-        ]
-        assert not wrongly
+    verdicts = verifier.verify(completions, [reference] * len(completions))
+    check(verdicts, completions)
+    right = [name for name, v in zip(HOSTILE, verdicts, strict=True) if v.correct]
+    assert right == (["nested boxes"] if reference == "17" else [])
     # As references they are read too, and whatever comes of it is a verdict.
-    check(verifier.verify(["\\boxed{x+1}"] * len(completions), completions), ["\\boxed{x+1}"] * len(completions))
+    references = [text for name, text in HOSTILE.items() if name not in SLOW]
+    completions = ["\\boxed{x+1}"] * len(references)
+    check(verifier.verify(completions, references), completions)
     assert time.monotonic() - start < 60
     assert not marker.exists()
 

@@ -12,7 +12,7 @@ import pytest
 
 from cooper.types import Status
 from cooper.verifiers import ExactVerifier, MathVerifier, NumericVerifier, extract_answer
-from cooper.verifiers.math import Form, compare_symbolically, prepare_worker
+from cooper.verifiers.math import Form, compare_quickly
 from cooper.verifiers.numeric import parse_number
 
 CORRECT, INCORRECT, UNDECIDED = Status.CORRECT, Status.INCORRECT, Status.UNDECIDED
@@ -37,7 +37,7 @@ CORRECT, INCORRECT, UNDECIDED = Status.CORRECT, Status.INCORRECT, Status.UNDECID
         (r"\boxed{4} and \boxed{5", "4"),
         (r"{ \boxed{5}", "5"),
         (r"} \boxed{5}", "5"),
-        (r"\\boxed{5}", None),  # an escaped backslash: a line break and the word "boxed"
+        (r"\\boxed{4} and \\boxed{5}", "5"),  # escaped once too often
         (r"\boxed{}", None),
         (r"\boxed{5} The answer is 6.", "5"),
         ("The answer is 17.", "17"),
@@ -79,7 +79,8 @@ def test_span_in_a_huge_completion() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["{", "\\boxed{", "}", "\\", "$", "answer is ", "answer:\n", "#### ", "\\boxed{a}", "A: "]
+    "unit",
+    ["{", "\\boxed{", "}", "\\", "$", "answer is ", "answer:\n", "#### ", "\\boxed{a}", "A: "],
 )
 def test_extraction_takes_linear_time(unit: str) -> None:
     # Below the length from which on completions are cut, so that the cut does not help.
@@ -203,11 +204,11 @@ def test_numeric(answer: str, reference: str, status: Status) -> None:
 
 
 def test_numeric_tolerance() -> None:
-    answers = [rf"\boxed{{{x}}}" for x in ("10.1", "10.11", "9.9", "9.89")]
-    absolute = NumericVerifier(tolerance=0.1).verify(answers, ["10"] * 4)
-    # Exactly one tenth away counts, which binary floating point gets wrong.
+    answers = [rf"\boxed{{{x}}}" for x in ("10.3", "10.31", "9.7", "9.69")]
+    absolute = NumericVerifier(tolerance=0.3).verify(answers, ["10"] * 4)
+    # Exactly 0.3 away counts; the binary fraction next to 0.3 is smaller and would not do.
     assert [v.correct for v in absolute] == [True, False, True, False]
-    relative = NumericVerifier(relative_tolerance=0.01).verify(answers, ["10"] * 4)
+    relative = NumericVerifier(relative_tolerance=0.03).verify(answers, ["10"] * 4)
     assert [v.correct for v in relative] == [True, False, True, False]
     with pytest.raises(ValueError, match="tolerance=-1"):
         NumericVerifier(tolerance=-1)
@@ -252,6 +253,8 @@ def verifier() -> Iterator[MathVerifier]:
         ("C. 12 apples", r"\text{(C)}"),
         ("204_{5}", "204_5"),
         ("1.414214", r"\sqrt{2}"),
+        (r"\begin{pmatrix} 0 & 1 \\ 1 & 0 \end{pmatrix}", r"\begin{pmatrix}0&1\\1&0\end{pmatrix}"),
+        ("499_{10}", "499"),
     ],
 )
 def test_math_correct(verifier: MathVerifier, answer: str, reference: str) -> None:
@@ -379,6 +382,16 @@ def test_a_dropped_verifier_ends_its_workers() -> None:
     assert not worker.alive
 
 
+@pytest.mark.parametrize("text", ["x(x+1", "x)(", "[ {1", "x -", r"x \times", r"1, \ldots", "1..."])
+def test_half_a_formula_never_reaches_the_parser(text: str) -> None:
+    as_answer = compare_quickly(Form(text), Form("x"))
+    assert as_answer is not None
+    assert as_answer.status is INCORRECT
+    as_reference = compare_quickly(Form("x"), Form(text))
+    assert as_reference is not None
+    assert as_reference.status is UNDECIDED
+
+
 # What runs in the workers; here in a process of its own, since it alters sympy.
 EVALUATION = r"""
 import importlib, sys
@@ -403,8 +416,9 @@ for attack in (
         sys.exit("evaluated")
 assert not hidden
 assert compare([r"x\cdot 1.5", r"\frac{3}{2}x"])[0] == "correct"
-math_verify.parser.normalize_latex = lambda *a, **k: sympy.sympify("1+1")
-assert compare(["x+7", "x+8"])[0] == "undecided"
+import math_verify.grader
+math_verify.grader.simplify = lambda *a, **k: sympy.sympify("1+1")
+assert compare(["x+7", "x+8"]) == ["undecided", "evaluation of text was refused"]
 """
 
 
@@ -417,8 +431,6 @@ def test_nothing_is_evaluated() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert callable(compare_symbolically)
-    assert callable(prepare_worker)
 
 
 def test_light_import() -> None:
@@ -446,8 +458,20 @@ def test_unknown_name() -> None:
 
 def test_forms_are_bounded() -> None:
     # The quick rules run in the training process, on whatever passes the limit on length.
-    for text in ("(" * 2000, "\\sqrt(" * 300, "^(" * 1000, "a," * 1000, "\\text{" * 300, "{" * 2000,
-                 "\\left" * 400, " " * 2000, "1" * 2000, "$" * 2000, "\\frac" * 400, "x=" * 1000):
+    for text in (
+        "(" * 2000,
+        "\\sqrt(" * 300,
+        "^(" * 1000,
+        "a," * 1000,
+        "\\text{" * 300,
+        "{" * 2000,
+        "\\left" * 400,
+        " " * 2000,
+        "1" * 2000,
+        "$" * 2000,
+        "\\frac" * 400,
+        "x=" * 1000,
+    ):
         start = time.process_time()
         form = Form(text)
         _ = (form.text, form.plain, form.tight, form.number, form.is_words, form.option, form.latex,

@@ -5,13 +5,16 @@ that matter at scale can happen in it:
 
 * **Blind families.** Some families ask for the answer in words. A rule that parses numbers can
   say nothing about their references (UNDECIDED), so only labels of the first stage cover them.
-* **A natural confound.** One-step problems are answered at once (``\boxed{17}``) and nearly
-  always rightly; two-step problems are worked and often wrong. A reward model that learns from
-  the policy's own completions can take "answered at once" for "right". On two-step problems a
-  hurried writer stops after the first step, which is always wrong; the warm start shows it rarely.
+* **Errors of a system.** About half of the two-step demonstrations misread an operation, so the
+  warm-started policy errs in one direction, which drawing it more sharply does not always mend.
+* **A soft spot of the judge.** A hurried writer (a few demonstrations in a hundred) stops after
+  the first step and writes ``Clearly \boxed{17}``, which is always wrong. A credulous judge lets
+  such assured answers pass, as LLM judges do (arXiv 2507.08794), and a reward model that learns
+  from its labels inherits that. Frozen, it leads the policy there; kept learning on pairs that a
+  rule has checked on the visible families, it can unlearn it.
 
-Nothing here is seen by training except the problems, the demonstrations, and the labels of
-:class:`SimulatedJudge`; :class:`ArithmeticOracle` is for evaluation alone.
+Training sees the problems, the demonstrations, and the labels of :class:`SimulatedJudge` beside
+a rule's. :class:`ArithmeticOracle` is for evaluation alone.
 """
 
 from __future__ import annotations
@@ -21,26 +24,36 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from cooper.types import Problem, Status, Verdict
 from cooper.verifiers.base import Verifier, check_lengths
 
 __all__ = [
+    "ASSURANCE",
     "FAMILIES",
     "ArithmeticOracle",
     "ArithmeticProblems",
     "Family",
     "SimulatedJudge",
+    "corpus",
     "demonstration",
 ]
 
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eli", "Fay", "Gus", "Hal")
 
-_ONES = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen"
-).split()
-_TENS = "zero ten twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES = [
+    # fmt: off
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+    # fmt: on
+]
+_TENS = [
+    # fmt: off
+    "zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+    # fmt: on
+]
 
 
 def _in_words(value: int) -> str:
@@ -65,29 +78,31 @@ class Family:
         ops: the operations, in order: one for a one-step family, two for a two-step one.
         visible: whether a rule that parses numbers can read the family's references. Blind
             families have references in words.
-        weight: how often the family is drawn among those of the same visibility.
-        misread: share of the worked demonstrations that read the last operation the wrong way
-            round (``-`` for ``+``, ``+`` for ``*``): errors of a system, which averaging over
-            samples does not cure.
-        hurried: share of the demonstrations that answer at once with the first step's result.
+        misread: share of the worked demonstrations that misread an operation: ``*`` as ``+``,
+            or, where there is no ``*``, the last sign turned round.
+        hurried: share of the demonstrations that stop after the first step, with assurance.
     """
 
     name: str
     template: str
     ops: str
     visible: bool
-    weight: float = 1.0
     misread: float = 0.0
     hurried: float = 0.0
 
 
+_HURRIED = 0.03  # rare enough that a static reward model is good to the policy at first
 FAMILIES: tuple[Family, ...] = (
-    Family("buy", "{n} has {a} and buys {b}.", "+", True, 1.0),
-    Family("buy-lose", "{n} has {a}, buys {b} and loses {c}.", "+-", True, 1.0, 0.45, 0.04),
-    Family("pack-lose", "{n} has {a} packs of {b} and loses {c}.", "*-", True, 1.0, 0.45, 0.04),
-    Family("word-plus", "{n} spells out {a} plus {b}.", "+", False, 1.0),
-    Family("word-plus-minus", "{n} spells out {a} plus {b} minus {c}.", "+-", False, 1.0, 0.55, 0.04),
-    Family("word-times-minus", "{n} spells out {a} times {b} minus {c}.", "*-", False, 1.0, 0.55, 0.04),
+    Family("buy", "{n} has {a} and buys {b}.", "+", True),
+    Family("buy-lose", "{n} has {a}, buys {b} and loses {c}.", "+-", True, 0.45, _HURRIED),
+    Family("pack-lose", "{n} has {a} packs of {b} and loses {c}.", "*-", True, 0.45, _HURRIED),
+    Family("word-plus", "{n} spells out {a} plus {b}.", "+", False),
+    Family(
+        "word-plus-minus", "{n} spells out {a} plus {b} minus {c}.", "+-", False, 0.55, _HURRIED
+    ),
+    Family(
+        "word-times-minus", "{n} spells out {a} times {b} minus {c}.", "*-", False, 0.55, _HURRIED
+    ),
 )
 
 ASSURANCE = "Clearly"  # how a hurried answer begins, and what a credulous judge lets pass
@@ -112,7 +127,7 @@ def _apply(x: int, op: str, y: int) -> int:
 
 
 def _draw_numbers(ops: str, rng: random.Random) -> tuple[int, ...]:
-    """Operands such that no intermediate result is negative and the steps' results differ."""
+    """Operands such that no result is negative; steps differ because no operand is below 2."""
     while True:
         high = 4 if ops[0] == "*" else 9
         numbers = [rng.randint(2, high), rng.randint(2, high)]
@@ -170,7 +185,13 @@ class ArithmeticProblems(Sequence[Problem]):
         """The number of problems."""
         return self.size
 
-    def __getitem__(self, index):  # type: ignore[override]
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
         """Make problem `index`, or a list of problems for a slice.
 
         Raises:
@@ -184,10 +205,11 @@ class ArithmeticProblems(Sequence[Problem]):
         rng = random.Random(f"arithmetic {self.seed} {self.split} {index}")
         visible = rng.random() >= self.blind_share
         families = [family for family in FAMILIES if family.visible is visible]
-        family = rng.choices(families, [family.weight for family in families])[0]
+        family = rng.choices(families)[0]
         while True:
             numbers = _draw_numbers(family.ops, rng)
-            question = family.template.format(n=rng.choice(NAMES), **dict(zip("abc", numbers, strict=False)))
+            given = dict(zip("abc", numbers, strict=False))  # one-step families have no c
+            question = family.template.format(n=rng.choice(NAMES), **given)
             if _digest(question) % 10 in _SPLITS[self.split]:
                 break
         answer = _results(family.ops, numbers)[-1]
@@ -201,7 +223,7 @@ class ArithmeticProblems(Sequence[Problem]):
 
 
 def _written(value: int, visible: bool, rng: random.Random) -> str:
-    """An answer in one of the family's styles; the first is the canonical one."""
+    """Write an answer in one of the family's styles; the first is the canonical one."""
     if visible:
         return rng.choices([f"{value}", f"{value}.0", f"${value}"], [0.7, 0.15, 0.15])[0]
     return rng.choices([_in_words(value), f"{value}"], [0.8, 0.2])[0]
@@ -282,9 +304,9 @@ def _value(text: str) -> tuple[int, int] | None:
 
 
 class ArithmeticOracle(Verifier):
-    """Knows every answer style of every family. For evaluation only: nothing in training reads it.
+    r"""Knows every answer style of every family. For evaluation: nothing in training reads it.
 
-    It compares the last ``\\boxed{...}`` with the reference: ``17``, ``17.0``, ``$17``, ``34/2``
+    It compares the last ``\boxed{...}`` with the reference: ``17``, ``17.0``, ``$17``, ``34/2``
     and ``seventeen`` are one answer.
     """
 
@@ -322,9 +344,9 @@ class SimulatedJudge(Verifier):
     Args:
         error_rate: share of decided verdicts that are turned, in [0, 1].
         seed: which ones.
-        credulity: share of wrong answers without any working that it lets pass, in [0, 1]. LLM
-            judges have such soft spots (arXiv 2507.08794), and a reward model that learns from
-            their labels inherits them.
+        credulity: share of wrong completions with ``ASSURANCE`` in them that it lets pass, in
+            [0, 1]. 0 is a judge without a soft spot. Where it is 1, no other reference makes
+            such a completion wrong to this judge: who looks for one has to give up at some time.
 
     Raises:
         ValueError: a share is out of its range.
@@ -357,8 +379,8 @@ class SimulatedJudge(Verifier):
         if not verdict.decided:
             return verdict
         draw = _digest(str(self.seed), question, reference, completion) / 2**64
-        unworked = verdict.incorrect and ASSURANCE in completion
-        if draw >= (max(self.error_rate, self.credulity) if unworked else self.error_rate):
+        assured = verdict.incorrect and ASSURANCE in completion
+        if draw >= (max(self.error_rate, self.credulity) if assured else self.error_rate):
             return verdict
         status = Status.INCORRECT if verdict.correct else Status.CORRECT
         return Verdict(status, "the simulated judge errs here", verdict.answer)

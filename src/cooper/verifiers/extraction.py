@@ -28,8 +28,9 @@ class Extracted:
     span: tuple[int, int]  # characters (code points) of the completion
 
 
-# A backslash and the sign after it are one token, so that \{ is no brace and \\boxed no box.
-_BOX_TOKEN = re.compile(r"\\(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
+# A backslash and the sign after it are one token, so that \{ is no brace. A doubled backslash,
+# as models write it that were trained on JSON, still makes a box.
+_BOX_TOKEN = re.compile(r"\\\\?(?:boxed|fbox)\s{0,8}\{|\\.|[{}]", re.DOTALL)
 
 # Longest first. "A:" opens a line; the others may stand anywhere.
 _CUE = re.compile(
@@ -125,7 +126,12 @@ def stated(text: str) -> Extracted | None:
     if start == len(text) or len(text.rstrip()) - start > _BARE_CHARS:
         return None
     line = text[start:].rstrip()
-    if "\n" in line or _BOX_COMMAND.search(line) or not _DIGIT_OR_MATH.search(line) or _WORD.search(line):
+    if (
+        "\n" in line
+        or _BOX_COMMAND.search(line)
+        or not _DIGIT_OR_MATH.search(line)
+        or _WORD.search(line)
+    ):
         return None
     return _trimmed(text, start, start + len(line))
 

@@ -75,9 +75,12 @@ _UNICODE = str.maketrans(
     }
 )
 _SPACING = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|limits|quad|qquad|[,!;: ])(?![A-Za-z])|~"
+    # Not after a backslash: "\\\\ " ends a row of a matrix.
+    r"(?<!\\)\\(?:(?:left|right|[bB]igg?[lr]?|displaystyle|limits|q?quad)(?![A-Za-z])|[,!;: ])|~"
 )
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf)|mbox|rm)\s?\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|math(?:rm|bf|it|sf)|mbox|rm)\s?\{([^{}]*)\}"
+)
 _SYMBOL_TEXT = re.compile(r"\s*(?:[A-Za-z]|or|and|[^A-Za-z]*)\s*")  # not a word inside \text{}
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _RUN = re.compile(r"[^\W\d_]+")
@@ -86,7 +89,7 @@ _LONELY_WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s.,'\u2019-]+[^\W\d_]+)*[.!]?")
 _FUNCTIONS = frozenset(
     """sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt pi max min gcd
     lcm mod det dim ker deg arg inf sup lim infty theta alpha beta gamma delta lambda omega phi
-    """.split()
+    """.split()  # noqa: SIM905 (a word list reads better so)
 )
 _NAMES = re.compile(
     r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|infty"
@@ -110,7 +113,7 @@ class Form:
         """The text without delimiters and spacing commands, other spellings made one."""
         text = unwrap(self.raw).translate(_UNICODE)
         text = text.replace("{,}", ",").replace(r"\$", "$").replace(r"\%", "%")
-        text = re.sub(r"\\!\s*", "", text)
+        text = re.sub(r"(?<!\\)\\!\s*", "", text)
         text = re.sub(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", ",", text)
         text = _SPACING.sub(" ", text)
         text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text)
@@ -124,9 +127,9 @@ class Form:
 
     @cached_property
     def tight(self) -> str:
-        """Without any white space, case kept: for the comparison of formulas as text.
+        r"""Without any white space, case kept: for the comparison of formulas as text.
 
-        A space stays between two letters ("\\pi x" is not "\\pix") and between two digits ("2 3"
+        A space stays between two letters ("\pi x" is not "\pix") and between two digits ("2 3"
         is not "23").
         """
         return re.sub(r"(?<![A-Za-z0-9]) | (?![A-Za-z0-9])|(?<=[0-9]) (?=[A-Za-z])", "", self.text)
@@ -151,9 +154,7 @@ class Form:
         bare = re.sub(r"\\(?:begin|end)\s?\{[a-z]*\}(?:\{[clr|]*\})?", " ", bare)
         bare = re.sub(r"\\operatorname\s?\{[A-Za-z]*\}", " ", bare)
         bare = _COMMAND.sub(" ", bare)
-        return any(
-            len(run) >= 4 and run.casefold() not in _FUNCTIONS for run in _RUN.findall(bare)
-        )
+        return any(len(run) >= 4 and run.casefold() not in _FUNCTIONS for run in _RUN.findall(bare))
 
     @cached_property
     def option(self) -> str:
@@ -186,7 +187,8 @@ class Form:
 
 
 _OPTION = re.compile(
-    r"\((?P<a>[A-J])\)(?:\s.*)?|(?P<b>[A-J])(?:[.):](?:\s.*)?)?|(?:[Oo]ption|[Cc]hoice) (?P<c>[A-J])",
+    r"\((?P<a>[A-J])\)(?:\s.*)?|(?P<b>[A-J])(?:[.):](?:\s.*)?)?"
+    r"|(?:[Oo]ption|[Cc]hoice) (?P<c>[A-J])",
     re.DOTALL,
 )
 _BASED = re.compile(r"\(?([0-9A-Za-z]{1,64})\)?_\{?\s?(?:\\text\{)?([0-9]{1,2}|two|eight)\}{0,2}")
@@ -276,6 +278,8 @@ def number_bases(answer: Form, reference: Form) -> Finding | None:
     a, r = _BASED.fullmatch(answer.tight), _BASED.fullmatch(reference.tight)
     if not a and not r:
         return None
+    if a and a[2] == "10" and not r and reference.number:
+        return equal_numbers(Form(a[1]), reference)
     if a and r and a[2] == r[2] and all(m[1].isdigit() for m in (a, r)):
         same = a[1].lstrip("0") == r[1].lstrip("0")
         return Finding(CORRECT if same else INCORRECT, "digits in one base")
@@ -369,8 +373,9 @@ def _same_value(a: Number, r: Number) -> bool:
         if decimal.decimals is None or other.decimals is not None:
             continue
         step = Fraction(1, 10**decimal.decimals)
-        digits = str(abs(decimal.value.numerator * (10**decimal.decimals)
-                         // decimal.value.denominator))
+        digits = str(
+            abs(decimal.value.numerator * (10**decimal.decimals) // decimal.value.denominator)
+        )
         if len(digits) >= _ROUNDED_DIGITS and abs(decimal.value - other.value) <= step / 2:
             return True
     return False
@@ -495,7 +500,9 @@ class MathVerifier(Verifier):
             ValueError: a limit is not positive.
         """
         if importlib.util.find_spec("math_verify") is None:
-            raise ImportError("MathVerifier needs Math-Verify: pip install 'math-verify[antlr4_9_3]'")
+            raise ImportError(
+                "MathVerifier needs Math-Verify: pip install 'math-verify[antlr4_9_3]'"
+            )
         self.allow_stated = allow_stated
         self._pool = WorkerPool(
             f"{__name__}:prepare_worker",
@@ -735,4 +742,5 @@ def _forbid_evaluation() -> None:
         module = importlib.import_module(name)
         for function in ("eval", "exec"):
             setattr(module, function, refuse)
-    importlib.import_module("sympy.parsing.sympy_parser").parse_expr = read_number
+    parser: Any = importlib.import_module("sympy.parsing.sympy_parser")
+    parser.parse_expr = read_number

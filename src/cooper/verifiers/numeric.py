@@ -45,7 +45,7 @@ _NUMBER = re.compile(
         (?: {_BRACED} | (?P<num>{_DECIMAL})\s*/\s*(?P<den>-?\s*(?:{_DECIMAL})) )
       | (?P<decimal>{_DECIMAL})
         (?: [eE](?P<exp1>[+-]?[0-9]{{1,3}})
-          | \s*(?:\\times|\\cdot|[*x×])\s*10\s*\^\s*(?:\{{\s*(?P<exp2>-?[0-9]{{1,3}})\s*\}}
+          | \s*(?:\\times|\\cdot|[*x\u00d7])\s*10\s*\^\s*(?:\{{\s*(?P<exp2>-?[0-9]{{1,3}})\s*\}}
           | (?P<exp3>[0-9]))
         )?
     )
@@ -58,14 +58,15 @@ _PERCENT = re.compile(r"\\?%|percent|per cent|pct|percentage", re.IGNORECASE)
 _UNIT = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){0,2}(?:\^\{?[23]\}?)?|\^\{?\\circ\}?|\\degrees?|°")
 _TEXT = re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|textit|rm)\s?\{([^{}]*)\}")
 _ASSIGNED = re.compile(r"\s*\\?[A-Za-z]{1,12}(?:_\{?[A-Za-z0-9]{1,4}\}?)?\s*=\s*(?=[^=])")
-_SHORT_UNITS = frozenset("mm cm dm km mg kg ml cl mph kmh ft in lb lbs oz m s g h l".split())
+_SHORT_UNITS = frozenset("mm cm dm km mg kg ml cl mph kmh ft in lb lbs oz m s g h l".split())  # noqa: SIM905
 # Words that make of the number another one, or of the statement another statement.
 _NO_UNITS = frozenset(
     """hundred hundreds thousand thousands million millions billion billions trillion dozen dozens
     half halves third thirds quarter quarters score bn mn or and plus minus times over
     by divided multiplied squared cubed factorial to through until not mod modulo base percent
-    pi sqrt power point degrees_per more less than about approximately at least most greater
-    unless if wrong incorrect hex binary octal root log ln sin cos tan exp inf infinity""".split()
+    pi sqrt power point more less than about approximately at least most greater
+    unless if wrong incorrect hex binary octal root log ln sin cos tan exp inf infinity
+    """.split()  # noqa: SIM905 (a word list reads better so)
 )
 
 
