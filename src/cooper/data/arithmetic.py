@@ -42,18 +42,12 @@ __all__ = [
 
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eli", "Fay", "Gus", "Hal")
 
-_ONES = [
-    # fmt: off
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
-    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
-    "nineteen",
-    # fmt: on
-]
-_TENS = [
-    # fmt: off
-    "zero", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
-    # fmt: on
-]
+_ONES = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
+    *("ten", "eleven", "twelve", "thirteen", "fourteen"),
+    *("fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 def _in_words(value: int) -> str:
@@ -91,7 +85,9 @@ class Family:
     hurried: float = 0.0
 
 
-_HURRIED = 0.03  # rare enough that a static reward model is good to the policy at first
+# Often enough that the first stage labels about a hundred of them, rare enough that the policy
+# under a frozen reward model improves first.
+_HURRIED = 0.05
 FAMILIES: tuple[Family, ...] = (
     Family("buy", "{n} has {a} and buys {b}.", "+", True),
     Family("buy-lose", "{n} has {a}, buys {b} and loses {c}.", "+-", True, 0.45, _HURRIED),

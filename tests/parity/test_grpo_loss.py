@@ -1,0 +1,271 @@
+"""The whole of both losses, gradients included, against plain loops over padded logits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cooper.models import Policy, RewardModel
+from cooper.module import CooperModule, _Totals, tokenise_pairs
+from cooper.objectives import PolicyObjective, RewardObjective
+from cooper.optim import OptimizerSettings
+from cooper.rewards import ModelReward
+from cooper.types import Pair, Pairs, Rollouts, SamplingParams
+
+ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -2.0, 0.0, 1.5])
+KL_COEF = 0.3
+TEMPERATURE = 0.8
+
+
+def reference_loss(
+    model: nn.Module,
+    rollouts: Rollouts,
+    rows: Sequence[int],
+    ref_logprobs: Tensor,
+    aggregation: str = "token_mean",
+    mask_truncated: bool = False,
+) -> Tensor:
+    """GRPO with k3 (arXiv 2402.03300, equations 3 and 4), token by token."""
+    sequences = [
+        [*rollouts.prompt_ids[rollouts.owners[row]], *rollouts.tokens(row).tolist()]
+        for row in rows
+    ]
+    longest = max(map(len, sequences))
+    ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences])
+    mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences])
+    logp = torch.log_softmax(model(input_ids=ids, attention_mask=mask).logits / TEMPERATURE, -1)
+    kept = [row for row in rows if bool(rollouts.finished[row]) or not mask_truncated]
+    tokens = sum(len(rollouts.tokens(row)) for row in kept)
+    total = torch.zeros(())
+    for at, row in enumerate(rows):
+        if row not in kept:
+            continue
+        prompt = len(rollouts.prompt_ids[rollouts.owners[row]])
+        length = len(rollouts.tokens(row))
+        weight = 1 / tokens if aggregation == "token_mean" else 1 / (len(kept) * length)
+        for t in range(length):
+            new = logp[at, prompt + t - 1, ids[at, prompt + t]]
+            flat = int(rollouts.offsets[row]) + t
+            ratio = torch.exp(new - rollouts.logprobs[flat])
+            clipped = ratio.clamp(0.8, 1.2)
+            surrogate = torch.minimum(ratio * ADVANTAGES[row], clipped * ADVANTAGES[row])
+            d = ref_logprobs[flat] - new
+            total = total + weight * (-surrogate + KL_COEF * (torch.exp(d) - d - 1))
+    return total
+
+
+@pytest.fixture
+def make_module(policy: Policy, reward_model: RewardModel) -> Callable[..., CooperModule]:
+    def make(reward_objective: RewardObjective | None = None, **objective: Any) -> CooperModule:
+        trained = Policy(copy.deepcopy(policy.model), policy.tokenizer, TEMPERATURE)
+        unused: Any = None
+        module = CooperModule(
+            policy=trained,
+            reference=None,
+            reward_model=copy.deepcopy(reward_model),
+            prompts=unused,
+            sampler=unused,
+            sampling=SamplingParams(max_new_tokens=9, temperature=TEMPERATURE),
+            group_size=2,
+            verifier=unused,
+            reward=ModelReward(),
+            pairs=unused,
+            objective=PolicyObjective(kl_coef=KL_COEF, **objective),
+            reward_objective=reward_objective or RewardObjective(),
+            policy_optimizer=OptimizerSettings(lr=1e-3),
+            reward_model_optimizer=OptimizerSettings(lr=1e-3),
+            max_steps=10,
+        )
+        module.configure_optimizers()
+        return module
+
+    return make
+
+
+@pytest.fixture
+def ref_logprobs(ragged: Rollouts) -> Tensor:
+    noise = torch.randn(len(ragged.ids), generator=torch.Generator().manual_seed(3))
+    return ragged.logprobs + 0.2 * noise
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def assert_same_gradients(got: nn.Module, expected: nn.Module) -> None:
+    left, right = gradients(got), gradients(expected)
+    assert left.keys() == right.keys() == dict(got.named_parameters()).keys()
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 4, 64])
+@pytest.mark.parametrize(
+    ("aggregation", "mask_truncated"),
+    [("token_mean", False), ("token_mean", True), ("sequence_mean", False)],
+)
+def test_policy_loss_and_all_gradients(
+    make_module: Callable[..., CooperModule],
+    ragged: Rollouts,
+    ref_logprobs: Tensor,
+    aggregation: str,
+    mask_truncated: bool,
+    micro_batch_size: int,
+) -> None:
+    module = make_module(
+        aggregation=aggregation, mask_truncated=mask_truncated, micro_batch_size=micro_batch_size
+    )
+    plain = copy.deepcopy(module.policy.model)
+    rows = [0, 1, 2, 3, 4, 5]
+    expected = reference_loss(plain, ragged, rows, ref_logprobs, aggregation, mask_truncated)
+    expected.backward()
+
+    totals = _Totals()
+    total = 0.0
+    for share in module.policy_losses(
+        ragged, torch.tensor(rows), ADVANTAGES, ragged.logprobs, ref_logprobs, totals
+    ):
+        share.backward()
+        total += share.item()
+    assert total == pytest.approx(expected.item(), abs=1e-5)
+    assert_same_gradients(module.policy.model, plain)
+    assert 0 < totals.shares["clip_frac"] < 1
+
+
+def test_logged_shares_do_not_depend_on_the_micro_batches(
+    make_module: Callable[..., CooperModule], ragged: Rollouts, ref_logprobs: Tensor
+) -> None:
+    logged = []
+    for size in (1, 64):
+        totals = _Totals()
+        module = make_module(micro_batch_size=size)
+        list(
+            module.policy_losses(
+                ragged, torch.arange(6), ADVANTAGES, ragged.logprobs, ref_logprobs, totals
+            )
+        )
+        logged.append(totals.shares)
+    assert logged[0] == pytest.approx(logged[1], abs=1e-5)
+    assert set(logged[0]) == {"clip_frac", "kl", "entropy"}
+
+
+def test_minibatches_split_the_rollouts_and_weigh_each_by_itself(
+    make_module: Callable[..., CooperModule], ragged: Rollouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = make_module(minibatches=3, epochs=2)
+    seen: list[list[int]] = []
+    losses: list[float] = []
+    original = module.policy_losses
+
+    def spy(rollouts: Rollouts, rows: Tensor, *rest: Any) -> Any:
+        seen.append(rows.tolist())
+        return original(rollouts, rows, *rest)
+
+    def step(name: str, shares: Any) -> Any:
+        losses.append(sum(share.item() for share in shares))
+        return module.updaters[name].step([], lambda _: None, _Nothing(), _Nothing())
+
+    monkeypatch.setattr(module, "policy_losses", spy)
+    monkeypatch.setattr(module, "step_model", step)
+    module.update_policy(ragged, ADVANTAGES)
+
+    assert [len(rows) for rows in seen] == [2] * 6
+    for epoch in (seen[:3], seen[3:]):
+        assert sorted(row for rows in epoch for row in rows) == [0, 1, 2, 3, 4, 5]
+    assert seen[:3] != seen[3:]  # drawn anew each pass
+    # Later mini-batches still measure their ratios from the rollouts' own log-probabilities.
+    with torch.no_grad():
+        for rows, loss in zip(seen, losses, strict=True):
+            plain = module.policy(ragged, rows).logprobs
+            flat = torch.cat([torch.arange(ragged.offsets[r], ragged.offsets[r + 1]) for r in rows])
+            spread = torch.cat([ADVANTAGES[r].repeat(len(ragged.tokens(r))) for r in rows])
+            ratio = (plain - ragged.logprobs[flat]).exp()
+            surrogate = torch.minimum(ratio * spread, ratio.clamp(0.8, 1.2) * spread)
+            assert loss == pytest.approx(float(-surrogate.mean()), abs=1e-5)
+
+
+class _Nothing:
+    """An optimizer and a schedule that do nothing."""
+
+    def step(self) -> None: ...
+
+    def zero_grad(self) -> None: ...
+
+    def get_last_lr(self) -> list[float]:
+        return [0.0]
+
+
+def test_old_logprobs_are_recomputed_when_the_policy_moved_on(
+    make_module: Callable[..., CooperModule], ragged: Rollouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At ratio 1 the loss is minus the mean advantage of the tokens."""
+    module = make_module()
+    module.updaters["policy"].steps = 1  # the rollouts say version 0
+    losses: list[float] = []
+
+    def step(name: str, shares: Any) -> Any:
+        losses.append(sum(share.item() for share in shares))
+        return module.updaters[name].step([], lambda _: None, _Nothing(), _Nothing())
+
+    monkeypatch.setattr(module, "step_model", step)
+    module.update_policy(ragged, ADVANTAGES)
+    mean = (ADVANTAGES * ragged.lengths).sum() / ragged.lengths.sum()
+    assert losses == pytest.approx([-float(mean)], abs=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 64])
+def test_reward_model_loss_and_all_gradients(
+    make_module: Callable[..., CooperModule], ragged: Rollouts, micro_batch_size: int
+) -> None:
+    module = make_module(RewardObjective(micro_batch_size=micro_batch_size))
+    plain = copy.deepcopy(module.reward_model.model)
+    chosen = [[20, 21], [30, 31, 32, 33], [40]]
+    rejected = [[22, 23, 24], [34], [41, 42]]
+    expected = torch.zeros(())
+    plain.config.pad_token_id = None
+    for right, wrong in zip(chosen, rejected, strict=True):
+        margin = (
+            plain(input_ids=torch.tensor([right])).logits
+            - plain(input_ids=torch.tensor([wrong])).logits
+        )
+        expected = expected - torch.log(torch.sigmoid(margin)).squeeze() / 3
+    expected.backward()
+
+    total = 0.0
+    for share in module.reward_model_losses(chosen, rejected, _Totals()):
+        share.backward()
+        total += share.item()
+    assert total == pytest.approx(expected.item(), abs=1e-5)
+    assert_same_gradients(module.reward_model.model, plain)
+
+
+def test_without_pairs_the_reward_model_takes_no_step(
+    make_module: Callable[..., CooperModule], ragged: Rollouts
+) -> None:
+    module = make_module()
+    assert module.update_reward_model(Pairs((), {}), ragged) == {}
+    assert module.updaters["reward_model"].steps == 0
+
+
+def test_reward_objective_is_due_every_nth_step() -> None:
+    due = [step for step in range(1, 8) if RewardObjective(every=3).due(step)]
+    assert due == [3, 6]
+
+
+def test_pairs_are_rendered_with_their_own_problem(
+    make_module: Callable[..., CooperModule],
+    make_rollouts: Callable[..., Rollouts],
+) -> None:
+    module = make_module()
+    rollouts = make_rollouts([["a"], ["b"]], references=["3", "5"])
+    pairs = Pairs((Pair(1, "right", "wrong", 1, None, "x"),), {})
+    chosen, rejected = tokenise_pairs(module.reward_model, pairs, rollouts)
+    decode = module.reward_model.tokenizer.decode
+    form = "<question>question 1</question>\n<reference_answer>5</reference_answer>\n"
+    assert decode(chosen[0]) == form + "<completion>right</completion>"
+    assert decode(rejected[0]) == form + "<completion>wrong</completion>"

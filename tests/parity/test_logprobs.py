@@ -1,0 +1,56 @@
+"""selective_log_softmax and entropy against torch's own softmax."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from cooper.functional import entropy_from_logits, selective_log_softmax
+
+
+@pytest.fixture
+def logits() -> torch.Tensor:
+    return torch.randn(7, 11, generator=torch.Generator().manual_seed(0)) * 5
+
+
+IDS = torch.tensor([0, 10, 3, 3, 7, 1, 9])
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 4096])
+def test_equals_log_softmax(logits: torch.Tensor, chunk: int) -> None:
+    expected = torch.stack([torch.log_softmax(logits[i], 0)[IDS[i]] for i in range(7)])
+    got = selective_log_softmax(logits, IDS, chunk=chunk)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_gradient_equals_that_of_log_softmax(logits: torch.Tensor) -> None:
+    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    selective_log_softmax(ours, IDS, chunk=2).sum().backward()
+    torch.log_softmax(theirs, -1)[range(7), IDS].sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-6)
+
+
+def test_half_precision_is_summed_in_float32(logits: torch.Tensor) -> None:
+    half = logits.bfloat16()
+    got = selective_log_softmax(half, IDS)
+    assert got.dtype is torch.float32
+    expected = torch.log_softmax(half.double(), -1)[range(7), IDS].float()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+def test_no_tokens() -> None:
+    empty = selective_log_softmax(torch.zeros(0, 5), torch.zeros(0, dtype=torch.long))
+    assert empty.shape == (0,)
+    assert entropy_from_logits(torch.zeros(0, 5)).shape == (0,)
+
+
+def test_entropy_by_hand() -> None:
+    logits = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, -math.inf, -math.inf]])
+    got = entropy_from_logits(logits, chunk=1)
+    torch.testing.assert_close(got, torch.tensor([math.log(4), math.log(2)]))
+
+
+def test_entropy_has_no_gradient(logits: torch.Tensor) -> None:
+    assert not entropy_from_logits(logits.requires_grad_()).requires_grad
