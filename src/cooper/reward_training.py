@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+from cooper.annotation import agree
 from cooper.checks import at_least
 from cooper.fitting import SupervisedModule, fit
 from cooper.functional import binary_cross_entropy
@@ -63,7 +64,8 @@ class RewardTraining:
         *,
         labelled: Sequence[LabelledCompletion],
         reward_model: RewardModel,
-        verifier: Verifier,
+        rule: Verifier,
+        judge: Verifier,
         seed: int,
         trainer: dict[str, Any],
     ) -> None:
@@ -73,7 +75,8 @@ class RewardTraining:
             folder: where to.
             labelled: right and wrong completions.
             reward_model: to train.
-            verifier: confirms that a swapped reference makes a completion wrong.
+            rule: labels completions beside a swapped reference, together with the judge.
+            judge: the annotation's.
             seed: of the batches.
             trainer: accelerator, devices, precision.
         """
@@ -82,7 +85,7 @@ class RewardTraining:
         rng.shuffle(items)
         kept = min(self.heldout, len(items) // 5)
         heldout, items = items[:kept], items[kept:]
-        batches = _Batches(items, verifier, self.batch_size, self.swapped_share, seed)
+        batches = _Batches(items, rule, judge, self.batch_size, self.swapped_share, seed)
         module = RewardModule(reward_model, self.optimizer, self.steps)
         fit(module, batches, "reward model (BCE on labels)", trainer)
         (folder / QUALITY).write_text(json.dumps(quality(reward_model, heldout), indent=1))
@@ -108,14 +111,16 @@ class _Batches:
     def __init__(
         self,
         items: Sequence[LabelledCompletion],
-        verifier: Verifier,
+        rule: Verifier,
+        judge: Verifier,
         batch_size: int,
         swapped_share: float,
         seed: int,
     ) -> None:
         self.right = [item for item in items if item.label]
         self.wrong = [item for item in items if not item.label]
-        self.verifier = verifier
+        self.rule = rule
+        self.judge = judge
         self.num_right = batch_size // 2
         self.num_swapped = round(swapped_share * batch_size)
         self.num_wrong = batch_size - self.num_right - self.num_swapped
@@ -133,20 +138,23 @@ class _Batches:
     def swapped(
         self, items: Sequence[LabelledCompletion], rng: random.Random
     ) -> list[LabelledCompletion]:
-        """The same completions beside another reference of their source, unless it fits too."""
+        """The same completions beside another reference of their source.
+
+        They are labelled as any other triple; one that is not labelled wrong is left out.
+        """
         swapped = []
         for item in items:
             others = self.references[item.source]
             reference = others[rng.randrange(len(others))]
             if reference != item.reference:
                 swapped.append(replace(item, reference=reference, label=False))
-        verdicts = self.verifier.verify(
-            [item.completion for item in swapped],
-            [item.reference for item in swapped],
-            [item.question for item in swapped],
-        )
+        questions, references, completions = _columns(swapped)
+        by_rule = self.rule.verify(completions, references, questions)
+        by_judge = self.judge.verify(completions, references, questions)
         return [
-            item for item, verdict in zip(swapped, verdicts, strict=True) if not verdict.correct
+            item
+            for item, one, other in zip(swapped, by_rule, by_judge, strict=True)
+            if agree(one, other) is False
         ]
 
 

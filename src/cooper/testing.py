@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import torch
 from tokenizers import AddedToken
@@ -44,9 +45,11 @@ def tiny_tokenizer(texts: Iterable[str], vocab_size: int = 1000) -> Qwen2Tokeniz
     return tokenizer
 
 
-def tiny_config(tokenizer: Qwen2Tokenizer, hidden_size: int = 32, **kwargs: int) -> Qwen2Config:
+def tiny_config(
+    tokenizer: Qwen2Tokenizer, hidden_size: int = 32, num_labels: int = 2
+) -> Qwen2Config:
     """Configure a two-layer Qwen2 over a tokenizer's vocabulary."""
-    return Qwen2Config(
+    config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
         num_hidden_layers=2,
@@ -56,10 +59,11 @@ def tiny_config(tokenizer: Qwen2Tokenizer, hidden_size: int = 32, **kwargs: int)
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        **kwargs,
+        eos_token_id=cast(int, tokenizer.eos_token_id),
+        pad_token_id=cast(int, tokenizer.pad_token_id),
     )
+    config.num_labels = num_labels
+    return config
 
 
 def write_policy(

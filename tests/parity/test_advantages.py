@@ -79,5 +79,5 @@ def test_no_rollouts() -> None:
 
 
 def test_shapes_are_checked_under_pytest() -> None:
-    with pytest.raises(Exception, match="jaxtyping|type-check"):
+    with pytest.raises(Exception, match=r"jaxtyping|type-check"):
         group_advantages(torch.zeros(3), torch.zeros(2, dtype=torch.long))

@@ -32,8 +32,7 @@ def reference_loss(
 ) -> Tensor:
     """GRPO with k3 (arXiv 2402.03300, equations 3 and 4), token by token."""
     sequences = [
-        [*rollouts.prompt_ids[rollouts.owners[row]], *rollouts.tokens(row).tolist()]
-        for row in rows
+        [*rollouts.prompt_ids[rollouts.owners[row]], *rollouts.tokens(row).tolist()] for row in rows
     ]
     longest = max(map(len, sequences))
     ids = torch.tensor([s + [0] * (longest - len(s)) for s in sequences])

@@ -34,9 +34,7 @@ def test_quadrants(ratio: float, advantage: float, loss: float, clipped: bool) -
 def test_two_bounds() -> None:
     old = torch.zeros(2)
     new = torch.tensor([2.0, 0.5]).log()
-    losses, _ = clipped_surrogate(
-        new, old, torch.tensor([1.0, -1.0]), clip_low=0.1, clip_high=0.3
-    )
+    losses, _ = clipped_surrogate(new, old, torch.tensor([1.0, -1.0]), clip_low=0.1, clip_high=0.3)
     torch.testing.assert_close(losses, torch.tensor([-1.3, 0.9]))
 
 

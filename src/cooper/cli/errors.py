@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import sys
 from collections.abc import Callable
 
 from cooper.errors import CooperError
 
 FULL = "HYDRA_FULL_ERROR"
+
+
+_NO_KEY = re.compile(r"Could not override '([^']*)'")
+_NO_OPTION = re.compile(
+    r"Could not find '([^']*)/([^/']*)' Available options in '[^']*': (.*?) Config"
+)
+_NO_GROUP = re.compile(r"Could not override '([^']*)'\. No match in the defaults list")
+
+
+def _explain(message: str) -> str:
+    """Say Hydra's own messages in the words of this program's rule and mend."""
+    if found := _NO_OPTION.search(message):
+        group, option, options = found.groups()
+        return f"{group}={option}: no such option; choose one of {', '.join(options.split())}"
+    if found := _NO_GROUP.search(message):
+        return f"{found[1]}: no such group; cooper-train --help lists them"
+    if found := _NO_KEY.search(message):
+        close = difflib.get_close_matches(found[1], _known_keys(), n=1, cutoff=0.7)
+        hint = f"did you mean {close[0]}? " if close else ""
+        return (
+            f"{found[1]}: no such key; {hint}cooper-train --cfg job lists all, and "
+            f"+{found[1]}=VALUE gives a part a keyword that its file leaves out"
+        )
+    if "LexerNoViableAlt" in message or "mismatched input" in message:
+        return f"{message.split(' See http')[0]}: cannot be read; write key=value, or key='a value'"
+    return message
+
+
+def _known_keys() -> list[str]:
+    """Dotted names of every key of the default configuration."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import DictConfig
+
+    def walk(node: DictConfig, prefix: str) -> list[str]:
+        keys = []
+        for name in node:
+            child = node._get_node(name)
+            keys.append(f"{prefix}{name}")
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                keys += walk(child, f"{prefix}{name}.")
+        return keys
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("cooper.conf", version_base="1.3"):
+        return walk(compose("train"), "")
 
 
 def guarded(program: str, main: Callable[[], int | None]) -> int:
@@ -33,7 +81,7 @@ def guarded(program: str, main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except (CooperError, HydraException, OmegaConfBaseException) as error:
-        print(f"{program}: error: {one_line(error)}", file=sys.stderr)
+        print(f"{program}: error: {_explain(one_line(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

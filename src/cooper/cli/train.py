@@ -28,15 +28,22 @@ def run() -> int:
     register_schema()
     register_launcher()
     code = 0
+    failure: Exception | None = None
 
     @hydra.main(version_base="1.3", config_path="pkg://cooper.conf", config_name="train")
     def entry(cfg: DictConfig) -> None:
-        nonlocal code
+        nonlocal code, failure
         from cooper.config.train import train
 
-        code = train(cfg)
+        try:
+            code = train(cfg)
+        except Exception as error:
+            # Hydra would print a line of its own about it; it is raised again below.
+            failure = error
 
     entry()
+    if failure is not None:
+        raise failure
     from cooper.config.launcher import ProcessLauncher
 
     return code or ProcessLauncher.failures

@@ -18,7 +18,7 @@ from cooper.annotation import LABELLED, HybridAnnotation, read_labelled
 from cooper.config.validate import needs_reward_model, one_line
 from cooper.data.jsonl import JsonlProblems
 from cooper.data.prompts import PromptBuilder
-from cooper.data.stream import ProblemStream
+from cooper.data.stream import ProblemStream, require_batch
 from cooper.errors import ConfigError, CooperError, DataError
 from cooper.evaluation import Evaluator
 from cooper.models import (
@@ -113,6 +113,7 @@ class RunBuilder:
         train = self.problems(cfg.data.train, "data.train")
         val = self.sets(cfg.data.val, "data.val")
         test = self.sets(cfg.data.test, "data.test")
+        require_batch(train, cfg.data.problems_per_step)
         self.verifier: Verifier = instantiate(cfg.verifier, "verifier")
         self.sampler: Sampler = instantiate(cfg.sampler, "sampler")
         self.sampling = SamplingParams(**plain(cfg.sampling))
@@ -129,12 +130,27 @@ class RunBuilder:
         }
         evaluator = self.evaluator()
 
-        policy_source = self.policy_source(train)
+        # Everything that may refuse its settings comes before the first stage, which takes long.
+        policy_source = self.source("policy", (Pretrained, WarmStarted))
+        reward_model, reward_source = None, None
+        if reward.needs_model:
+            reward_source = self.source("reward_model", (Pretrained, FirstStage))
+        warm_start = self.stage_part("warm_start", isinstance(policy_source, WarmStarted), train)
+        first_stage = isinstance(reward_source, FirstStage)
+        annotation = self.stage_part("annotation", first_stage, train)
+        reward_training = self.stage_part("reward_training", first_stage, None)
+        if isinstance(reward_source, Pretrained):
+            reward_model = self.reward_model(reward_source)
+
+        if warm_start is not None:
+            policy_source = self.run_warm_start(warm_start)
         policy = self.policy(policy_source)
         prompts = self.prompts(policy)
-        reward_model = None
-        if reward.needs_model:
-            source = self.reward_model_source(train, policy_source, policy, prompts)
+        if first_stage:
+            labels = self.run_annotation(annotation, policy_source, policy, prompts)
+            source = self.run_reward_training(
+                reward_training, labels, annotation.judge, policy_source
+            )
             reward_model = self.reward_model(source)
         notes = []
         train, dropped = (
@@ -241,16 +257,36 @@ class RunBuilder:
         self.stage_seconds[name] = round(time.process_time() - began, 1)
         return folder
 
-    def policy_source(self, train: Sequence[Problem]) -> Pretrained:
-        """A Hugging Face folder of the policy, made first where it has to be."""
-        source = instantiate(self.cfg.policy, "policy")
-        if isinstance(source, Pretrained):
-            return source
-        if not isinstance(source, WarmStarted):
-            raise ConfigError("policy._target_: must give a Pretrained or a WarmStarted source")
-        if self.cfg.warm_start is None:
-            raise ConfigError("policy=tiny needs a warm start: give warm_start=sft")
-        warm_start: WarmStart = instantiate(self.cfg.warm_start, "warm_start", problems=train)
+    def source(self, key: str, kinds: tuple[type, ...]) -> Any:
+        """Where a model comes from.
+
+        Raises:
+            ConfigError: the component is no such source.
+        """
+        source = instantiate(self.cfg[key], key)
+        if not isinstance(source, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(
+                f"{key}._target_={self.cfg[key]._target_}: gives no {names}; use a file of "
+                f"conf/{key}"
+            )
+        return source
+
+    def stage_part(self, key: str, used: bool, problems: Sequence[Problem] | None) -> Any:
+        """Build the component of a stage, or nothing where the run has no such stage.
+
+        Raises:
+            ConfigError: the stage is needed and has no component.
+        """
+        if not used:
+            return None
+        if self.cfg[key] is None:
+            raise ConfigError(f"{key}=null: this run has that stage; choose an option of {key}")
+        provided = {} if problems is None else {"problems": problems}
+        return instantiate(self.cfg[key], key, **provided)
+
+    def run_warm_start(self, warm_start: WarmStart) -> Pretrained:
+        """Stage (a)."""
         settings = {
             "warm_start": plain(self.cfg.warm_start),
             "problems": plain(self.cfg.data.train),
@@ -276,64 +312,71 @@ class RunBuilder:
         )
         return Policy(model, tokenizer, self.cfg.sampling.temperature)
 
-    def reward_model_source(
+    def run_annotation(
         self,
-        train: Sequence[Problem],
-        policy_source: Pretrained,
+        annotation: HybridAnnotation,
+        source: Pretrained,
         policy: Policy,
         prompts: PromptBuilder,
-    ) -> Pretrained:
-        """A Hugging Face folder of the reward model, made first where it has to be."""
-        source = instantiate(self.cfg.reward_model, "reward_model")
-        if isinstance(source, Pretrained):
-            return source
-        if not isinstance(source, FirstStage):
-            raise ConfigError("reward_model._target_: must give a Pretrained or FirstStage source")
-        if self.cfg.annotation is None or self.cfg.reward_training is None:
-            raise ConfigError(
-                "reward_model=first_stage needs annotation=hybrid and reward_training=bce"
-            )
+    ) -> Path:
+        """Stage (b)."""
         cfg = self.cfg
-        annotation: HybridAnnotation = instantiate(cfg.annotation, "annotation", problems=train)
-        annotated = {
-            "policy": policy_source.path if policy_source.revision is None else plain(cfg.policy),
+        settings = {
+            "policy": [source.path, source.revision],
             "problems": plain(cfg.data.train),
             "annotation": plain(cfg.annotation),
             "rule": plain(cfg.verifier),
+            "sampler": plain(cfg.sampler),
             "sampling": plain(cfg.sampling),
             "prompt": plain(cfg.prompt),
             "seed": cfg.seed,
             "threads": cfg.trainer.threads,
         }
-        labels = self.stage(
-            "annotation",
-            annotated,
-            functools.partial(
-                annotation.run,
-                policy=policy,
-                prompts=prompts,
-                sampler=self.sampler,
-                sampling=self.sampling,
-                rule=self.verifier,
-                seed=cfg.seed,
-            ),
+        run = functools.partial(
+            annotation.run,
+            policy=policy,
+            prompts=prompts,
+            sampler=self.sampler,
+            sampling=self.sampling,
+            rule=self.verifier,
+            seed=cfg.seed,
         )
-        training: RewardTraining = instantiate(cfg.reward_training, "reward_training")
+        return self.stage("annotation", settings, run)
 
-        def train_reward_model(folder: Path) -> None:
-            backbone = load_reward_model(policy_source.path, allow_new_head=True)
-            tokenizer = load_tokenizer(policy_source.path)
+    def run_reward_training(
+        self, training: RewardTraining, labels: Path, judge: Verifier, source: Pretrained
+    ) -> Pretrained:
+        """Stage (c)."""
+
+        def run(folder: Path) -> None:
+            backbone = load_reward_model(
+                source.path,
+                revision=source.revision,
+                attn_implementation=source.attn_implementation,
+                trust_remote_code=source.trust_remote_code,
+                allow_new_head=True,
+                key="policy.path",
+            )
+            tokenizer = load_tokenizer(source.path, revision=source.revision, key="policy.path")
             training.run(
                 folder,
                 labelled=read_labelled(labels / LABELLED),
                 reward_model=RewardModel(backbone, tokenizer),
-                verifier=self.verifier,
-                seed=cfg.seed,
+                rule=self.verifier,
+                judge=judge,
+                seed=self.cfg.seed,
                 trainer=self.trainer,
             )
 
-        settings = {"annotation": labels.name, "reward_training": plain(cfg.reward_training)}
-        return Pretrained(str(self.stage("reward_model", settings, train_reward_model)))
+        settings = {
+            "labels": labels.name,
+            "policy": [source.path, source.revision],
+            "reward_training": plain(self.cfg.reward_training),
+            "rule": plain(self.cfg.verifier),
+            "seed": self.cfg.seed,
+            "threads": self.cfg.trainer.threads,
+        }
+        return Pretrained(str(self.stage("reward_model", settings, run)))
 
     def reward_model(self, source: Pretrained) -> RewardModel:
         """Load the reward model with its own tokenizer."""

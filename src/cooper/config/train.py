@@ -55,18 +55,22 @@ def train(cfg: DictConfig) -> int:
         CooperError: something that the user can mend.
     """
     validate(cfg)
-    folder, resume = open_folder(cfg)
+    folder, resume = choose_folder(cfg)
     settle(cfg)
-    print(f"run folder: {folder.path}", flush=True)
     run = RunBuilder(cfg).build()
     try:
+        open_folder(cfg, folder, resume)
         return fit(cfg, run, folder, resume)
     finally:
         run.close()
 
 
-def open_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
-    """Make the run's folder, or take up an earlier one; write config and environment into it."""
+def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
+    """Find the run's folder, and the checkpoint to go on from; nothing is written yet.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, or the folder holds another run.
+    """
     experiment = Path(cfg.paths.root) / cfg.name
     given = Path(cfg.paths.run_dir) if cfg.paths.run_dir else None
     resume = None
@@ -79,8 +83,6 @@ def open_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
                 f"ckpt_path={cfg.ckpt_path}: the run has done {step} of trainer.max_steps="
                 f"{cfg.trainer.max_steps} steps; raise trainer.max_steps to go on"
             )
-        folder.cut_after(step)
-        print(f"resuming after step {step}", flush=True)
     else:
         path = given or experiment / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")[:-3]
         if given and RunFolder(path).metrics.exists():
@@ -91,10 +93,18 @@ def open_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
         folder = RunFolder(path)
     with open_dict(cfg):
         cfg.paths.run_dir = str(folder.path)
+    return folder, resume
+
+
+def open_folder(cfg: DictConfig, folder: RunFolder, resume: Path | None) -> None:
+    """Make the folder, or cut an earlier run's back to the checkpoint; write what it runs on."""
+    if resume is not None:
+        folder.cut_after(int(resume.name))
+        print(f"resuming after step {int(resume.name)}", flush=True)
+    print(f"run folder: {folder.path}", flush=True)
     folder.path.mkdir(parents=True, exist_ok=True)
     write_atomically(folder.config, OmegaConf.to_yaml(cfg, resolve=True).encode())
     write_atomically(folder.environment, json.dumps(environment(), indent=1).encode())
-    return folder, resume
 
 
 def settle(cfg: DictConfig) -> None:

@@ -7,13 +7,13 @@ missing, that plain values have the type it names. Then the rules between fields
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra.utils import get_object
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,6 +25,15 @@ PROVIDED: dict[str, frozenset[str]] = {
     "annotation": frozenset({"problems"}),
     "pairs": frozenset({"verifier", "negatives"}),
 }
+_MENDS = {
+    "annotation.judge": "the first stage needs a judge: give one with _target_, or take a trained "
+    "reward model with reward_model=hf reward_model.path=FOLDER_OR_HUB_ID",
+    "data.train": "give data.train=FILE.jsonl",
+    "data.val": "give data.val=FILE.jsonl",
+    "policy.path": "give policy.path=FOLDER_OR_HUB_ID",
+    "reward_model.path": "give reward_model.path=FOLDER_OR_HUB_ID of a one-label sequence "
+    "classifier, or use reward=rule, which needs none",
+}
 _OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
@@ -35,9 +44,9 @@ def validate(cfg: DictConfig) -> None:
         ConfigError: one line that names the key, the value, the rule and the mend.
     """
     active = relevant(cfg)
-    missing = [key for key in missing_keys(active) if key not in ("paths.run_dir",)]
-    if missing:
-        raise ConfigError(f"{missing[0]}=???: a value is needed; give {missing[0]}=VALUE")
+    for key in missing_keys(active):
+        mend = _MENDS.get(key, f"give {key}=VALUE")
+        raise ConfigError(f"{key}=???: a value is needed; {mend}")
     try:
         OmegaConf.resolve(OmegaConf.create(OmegaConf.to_container(active)))
     except OmegaConfBaseException as error:
@@ -73,14 +82,49 @@ def needs_reward_model(cfg: DictConfig) -> bool:
     if not isinstance(target, str):
         return True
     try:
-        return bool(getattr(get_object(target), "needs_model", True))
+        return bool(getattr(locate(target), "needs_model", True))
     except Exception as error:
         raise ConfigError(_cannot_import("reward", target, error)) from error
 
 
 def missing_keys(cfg: DictConfig) -> list[str]:
-    """Dotted names of all ``???``."""
-    return sorted(OmegaConf.missing_keys(cfg))
+    """Dotted names of all ``???``, those that a user meets first in front."""
+    order = ("data.", "policy.", "reward_model.")
+    rank = {prefix: position for position, prefix in enumerate(order)}
+    return sorted(
+        OmegaConf.missing_keys(cfg),
+        key=lambda key: (rank.get(key.split(".")[0] + ".", len(order)), key),
+    )
+
+
+def locate(target: str) -> Any:
+    """Import what a dotted name names.
+
+    Raises:
+        ImportError: there is no such module, or nothing of that name in it.
+    """
+    parts = str(target).split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ImportError("not a dotted name")
+    for split in range(len(parts), 0, -1):
+        module = ".".join(parts[:split])
+        try:
+            found: Any = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            # Only "this prefix is no module" may be tried again with a shorter prefix.
+            if error.name is None or not (
+                module == error.name or module.startswith(error.name + ".")
+            ):
+                raise
+            if split == 1:
+                raise
+            continue
+        for part in parts[split:]:
+            if not hasattr(found, part):
+                raise ImportError(f"{module} has no {part!r}")
+            found = getattr(found, part)
+        return found
+    raise ImportError("an empty name")
 
 
 def components(node: Any, key: str = "") -> Iterator[tuple[str, DictConfig]]:
@@ -106,7 +150,7 @@ def check_component(key: str, node: DictConfig) -> None:
     """
     target = node["_target_"]
     try:
-        found = get_object(target)
+        found = locate(target)
     except Exception as error:
         raise ConfigError(_cannot_import(key, target, error)) from error
     if not callable(found):
@@ -141,8 +185,7 @@ def check_component(key: str, node: DictConfig) -> None:
         value = node.get(name)
         if name in hints and not fits(value, hints[name]):
             raise ConfigError(
-                f"{key}.{name}={value}: {target} wants {_spell(hints[name])}; "
-                f"give {key}.{name} a value of that type"
+                f"{key}.{name}={value}: must be {_spell(hints[name])}; give {target} such a value"
             )
 
 
@@ -190,7 +233,15 @@ def fits(value: Any, hint: Any) -> bool:
 def _spell(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) if inspect.isclass(hint) else str(hint)  # type: ignore
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_spell(arg) for arg in args)
+    if hint is type(None):
+        return "null"
+    if origin in (list, tuple, Sequence) and args:
+        return f"a list of {_spell(args[0])}"
+    return names.get(hint) or getattr(hint, "__name__", str(hint))
 
 
 def cross_check(cfg: DictConfig) -> None:
@@ -199,7 +250,17 @@ def cross_check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first rule that is broken.
     """
+    warm_start = cfg.warm_start if is_target(cfg.policy, "WarmStarted") else None
+    demonstrate = str(warm_start.demonstrate._target_) if warm_start else ""
+    task = demonstrate.rsplit(".", 1)[0]
+    train = cfg.data.train.get("_target_", "") if isinstance(cfg.data.train, DictConfig) else ""
     rules: list[tuple[bool, str]] = [
+        (
+            not demonstrate or str(train).startswith(task),
+            f"policy={cfg.policy._target_}: the warm start demonstrates the problems of {task}, "
+            f"and data.train={train or cfg.data.train} gives others; give policy=hf "
+            "policy.path=FOLDER_OR_HUB_ID",
+        ),
         (
             cfg.group_size >= 2,
             f"group_size={cfg.group_size}: an advantage is relative to the other completions of "
@@ -238,6 +299,8 @@ def one_line(error: BaseException) -> str:
         line.removeprefix("full_key:").strip() for line in lines if line.startswith("full_key:")
     ]
     text = " ".join(line for line in lines if not line.startswith(noise))
+    if error.__cause__ is not None and text.startswith("Error merging override"):
+        text = f"{text.removeprefix('Error merging override ')}: {one_line(error.__cause__)}"
     if keys and keys[0] and keys[0] not in text:
         text = f"{keys[0]}: {text}"
     return text or type(error).__name__

@@ -32,11 +32,7 @@ class ProblemStream(IterableDataset):
     def __init__(
         self, problems: Sequence[Problem], batch_size: int, num_batches: int, seed: int
     ) -> None:
-        if len(problems) < max(batch_size, 1):
-            raise DataError(
-                f"data.train holds {len(problems)} problems where data.problems_per_step="
-                f"{batch_size} are needed each step; give more problems or lower it"
-            )
+        require_batch(problems, batch_size)
         self.problems = problems
         self.batch_size = batch_size
         self.num_batches = num_batches
@@ -62,3 +58,16 @@ class ProblemStream(IterableDataset):
     def __len__(self) -> int:
         """Batches that are left."""
         return max(0, self.num_batches - self.start)
+
+
+def require_batch(problems: Sequence[Problem], batch_size: int) -> None:
+    """Check that a step's problems are there.
+
+    Raises:
+        DataError: they are not.
+    """
+    if len(problems) < max(batch_size, 1):
+        raise DataError(
+            f"data.train holds {len(problems)} problems where data.problems_per_step="
+            f"{batch_size} are needed each step; give more problems or lower it"
+        )

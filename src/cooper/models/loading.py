@@ -155,16 +155,16 @@ def load_reward_model(
         output_loading_info=True,
         **({"num_labels": 1} if allow_new_head else {}),
     )
-    if model.config.num_labels != 1:
-        raise ModelError(
-            f"{key}={path}: the classifier has {model.config.num_labels} labels where a reward "
-            "model has 1; give a one-label sequence classifier"
-        )
     head_missing = any("score" in name for name in info["missing_keys"])
     if head_missing and not allow_new_head:
         raise ModelError(
             f"{key}={path}: the folder holds no trained reward head (score.weight is missing); "
             "train the reward model first, or use reward=rule"
+        )
+    if model.config.num_labels != 1:
+        raise ModelError(
+            f"{key}={path}: the classifier has {model.config.num_labels} labels where a reward "
+            "model has 1; give a one-label sequence classifier"
         )
     if allow_new_head and head_missing:
         with torch.no_grad():

@@ -1,0 +1,118 @@
+"""Every generator in conf/negatives goes through the contract of `cooper.negatives.base`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from cooper.negatives import NegativeGenerator
+from cooper.types import NegativeRequest, Problem, Verdict
+
+FOLDER = Path(__file__).resolve().parents[2] / "conf" / "negatives"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+HOSTILE = {
+    "empty": "",
+    "blank": " \n\t ",
+    "no answer": "I do not know.",
+    "open box": "\\boxed{7",
+    "empty box": "1 2 3 \\boxed{}",
+    "word": "\\boxed{Paris}",
+    "regex": "(?<n>[a-z] 12* \\boxed{7+}",
+    "foreign digits": "12 \\boxed{\u0661\u0667}",
+    "surrogate": "12 \\boxed{7} \ud800",
+    "many numbers": "12 " * 20_000 + "\\boxed{7}",
+    "long number": f"1 2 {'9' * 5_000} so \\boxed{{7}}",
+    "long answer": f"1 2 \\boxed{{{'9' * 5_000}}}",
+}
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def negatives(request: pytest.FixtureRequest) -> Iterator[NegativeGenerator]:
+    built = instantiate(OmegaConf.load(request.param), _convert_="all")
+    yield built
+    built.close()
+
+
+@pytest.fixture
+def requests(verdicts_of: Callable[[str], list[Verdict]]) -> list[NegativeRequest]:
+    """Groups with right, wrong and undecided completions, told apart by their numbers."""
+    made = []
+    for number in range(12):
+        texts = [f"First {i + 3} + {number} = {i + 9}. So \\boxed{{{i + 9}}}." for i in range(4)]
+        problem = Problem(str(number), f"question {number}", "9")
+        made.append(NegativeRequest(problem, texts[0], texts, verdicts_of("CIUI")))
+    return made
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_there_are_generators() -> None:
+    assert {"self", "perturb", "mixed"} <= {path.stem for path in FILES}
+
+
+def test_one_each_in_order(negatives: NegativeGenerator, requests: list[NegativeRequest]) -> None:
+    got = negatives.generate(requests, rng())
+    assert len(got) == len(requests)
+    for number, negative in enumerate(got):
+        assert negative.text is not None
+        assert negative.source
+        assert negative.tries >= 1
+        # Each generator here keeps the words of its own group.
+        assert negative.text.startswith("First ")
+        if negative.text in requests[number].group:
+            at = requests[number].group.index(negative.text)
+            assert requests[number].verdicts[at].incorrect
+
+
+def test_never_the_chosen_text(
+    negatives: NegativeGenerator, requests: list[NegativeRequest]
+) -> None:
+    for seed in range(10):
+        for request, negative in zip(
+            requests, negatives.generate(requests, rng(seed)), strict=True
+        ):
+            assert negative.text != request.chosen
+
+
+def test_chance_comes_from_the_generator_alone(
+    negatives: NegativeGenerator, requests: list[NegativeRequest]
+) -> None:
+    torch.manual_seed(1)
+    first = negatives.generate(requests, rng())
+    torch.manual_seed(2)
+    random.seed(2)
+    global_state, python_state = torch.get_rng_state(), random.getstate()
+    assert negatives.generate(requests, rng()) == first
+    assert torch.equal(global_state, torch.get_rng_state())
+    assert python_state == random.getstate()
+    assert any(negatives.generate(requests, rng(seed)) != first for seed in (1, 2, 3))
+
+
+def test_no_requests(negatives: NegativeGenerator) -> None:
+    assert negatives.generate([], rng()) == []
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_any_text(
+    negatives: NegativeGenerator, verdicts_of: Callable[[str], list[Verdict]], text: str
+) -> None:
+    request = NegativeRequest(Problem("p", "q", "7"), text, [text], verdicts_of("C"))
+    for seed in range(4):
+        (negative,) = negatives.generate([request], rng(seed))
+        assert negative.text is None or negative.text != text
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_close_twice(path: Path) -> None:
+    built = instantiate(OmegaConf.load(path), _convert_="all")
+    built.close()
+    built.close()

@@ -1,0 +1,185 @@
+"""The main command, end to end."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from conftest import metrics_of
+from cooper.testing import write_policy, write_reward_model
+
+
+def weights(folder):
+    return load_file(folder / "model.safetensors")
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_run_folder_holds_what_it_should(cli, tmp_path):
+    result = cli("paths.run_dir=r", "rollouts.keep=8", "logger=tensorboard")
+    assert result.code == 0, result.err
+    run = tmp_path / "r"
+    assert yaml.safe_load((run / "config.yaml").read_text())["group_size"] == 4
+    assert json.loads((run / "environment.json").read_text())["packages"]["torch"]
+    rows = metrics_of(run)
+    assert [row["step"] for row in rows] == [0, 1, 2, 3]
+    assert "val/arithmetic/avg_at_2" in rows[0]
+    for key in (
+        "reward/mean", "reward/std", "reward/frac_zero_std_groups", "verifier/accuracy",
+        "verifier/undecided", "hacking/gap", "hacking/false_positive_rate", "policy/loss",
+        "policy/kl", "policy/entropy", "policy/clip_frac", "policy/grad_norm", "policy/lr",
+        "reward_model/accuracy", "reward_model/auroc", "reward_model/ece", "pairs/built",
+        "pairs/dropped_no_correct", "completions/mean_length", "completions/truncated_frac",
+    ):  # fmt: skip
+        assert any(row.get(key) is not None and math.isfinite(row[key]) for row in rows), key
+    kept = [json.loads(line) for line in gzip.open(run / "rollouts" / "000002.jsonl.gz", "rt")]
+    assert len(kept) == 8
+    assert {row["problem"] for row in kept} == {kept[0]["problem"], kept[4]["problem"]}
+    for row in kept:
+        if row["answer"] is not None:
+            start, end = row["answer_span"]
+            assert row["completion"][start:end] == row["answer"]
+    for name in ("training_dynamics.png", "training_dynamics.svg"):
+        assert (run / "figures" / name).stat().st_size > 1000
+    assert json.loads((run / "summary.json").read_text())["status"] == "finished"
+    assert list((run / "tensorboard").glob("events*"))
+    policy = AutoModelForCausalLM.from_pretrained(run / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(run / "policy")
+    text = "Ann has 3 packs of 4 and loses 2.\n3*4=12, 12-2=10. \\boxed{10}"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert policy.config.vocab_size == len(tokenizer)
+    assert AutoModelForSequenceClassification.from_pretrained(run / "reward_model").num_labels == 1
+    assert same(weights(run / "policy"), weights(run / "checkpoints" / "000003" / "policy"))
+
+
+def test_both_models_move_under_cooper_and_only_the_policy_under_static(cli, tmp_path, stage_cache):
+    assert cli("paths.run_dir=c").code == 0
+    assert cli("paths.run_dir=s", "reward=static").code == 0
+    assert cli("paths.run_dir=u", "reward=rule").code == 0
+    start = [
+        weights(folder)
+        for folder in (stage_cache / "reward_model").iterdir()
+        if (folder / "settings.json").is_file()
+    ]
+    assert any(same(weights(tmp_path / "s" / "reward_model"), w) for w in start)
+    assert not any(same(weights(tmp_path / "c" / "reward_model"), w) for w in start)
+    assert not (tmp_path / "u" / "reward_model").exists()
+    assert sum(row.get("pairs/built", 0) for row in metrics_of(tmp_path / "c")) > 0
+
+
+def test_same_seed_same_curve_other_seed_another(cli, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        cli(f"paths.run_dir={name}", "trainer.max_steps=2", f"seed={seed}", "reward=rule")
+    assert metrics_of(tmp_path / "a") == metrics_of(tmp_path / "b")
+    assert metrics_of(tmp_path / "a") != metrics_of(tmp_path / "c")
+
+
+@pytest.mark.parametrize("extra", [[], ["algorithm.minibatches=2", "reward=hybrid"]])
+def test_resumed_run_is_the_uninterrupted_one_to_the_bit(cli, tmp_path, extra):
+    lr = ["policy_optimizer.schedule=linear", "checkpoints.every=2", "trainer.max_steps=4", *extra]
+    assert cli("paths.run_dir=whole", *lr).code == 0
+    assert cli("paths.run_dir=parts", "checkpoints.keep_last=0", *lr).code == 0
+    # As after a kill behind step 3: the last checkpoint is step 2's, later lines are there.
+    (tmp_path / "parts" / "checkpoints" / "000004").rename(tmp_path / "gone")
+    result = cli("paths.run_dir=parts", "ckpt_path=last", *lr)
+    assert result.code == 0, result.err
+    assert "resuming after step 2" in result.out
+    assert metrics_of(tmp_path / "parts") == metrics_of(tmp_path / "whole")
+    for model in ("policy", "reward_model"):
+        assert same(weights(tmp_path / "parts" / model), weights(tmp_path / "whole" / model))
+    for step in (3, 4):
+        name = f"{step:06d}.jsonl.gz"
+        whole = (tmp_path / "whole" / "rollouts" / name).read_bytes()
+        assert (tmp_path / "parts" / "rollouts" / name).read_bytes() == whole
+
+
+def test_last_finds_the_newest_run_of_the_experiment(cli, tmp_path):
+    assert cli("trainer.max_steps=1", "reward=rule").code == 0
+    assert cli("trainer.max_steps=1", "reward=rule").code == 0
+    newest = sorted((tmp_path / "runs" / "embedded_task").iterdir())[-1]
+    result = cli("trainer.max_steps=2", "reward=rule", "ckpt_path=last")
+    assert result.code == 0, result.err
+    assert [row["step"] for row in metrics_of(newest)] == [0, 1, 2]
+    again = cli("trainer.max_steps=2", "reward=rule", f"ckpt_path={newest}")
+    assert again.code == 2
+    assert "raise trainer.max_steps" in again.err
+
+
+def test_stages_come_from_the_cache_and_say_so(cli, tmp_path):
+    first = cli("trainer.max_steps=1", "paths.cache_dir=own")
+    second = cli("trainer.max_steps=1", "paths.cache_dir=own")
+    other = cli("trainer.max_steps=1", "paths.cache_dir=own", "reward_training.steps=5")
+    assert first.out.count(": built") == 3
+    assert second.out.count("taken from the cache") == 3
+    assert other.out.count("taken from the cache") == 2
+    assert other.out.count(": built") == 1
+
+
+def test_step_in_which_nothing_is_correct_breaks_nothing(cli, tmp_path):
+    result = cli("paths.run_dir=r", "sampling.max_new_tokens=1", "trainer.max_steps=2")
+    assert result.code == 0, result.err
+    last = metrics_of(tmp_path / "r")[-1]
+    assert last["pairs/built"] == 0
+    assert last["pairs/dropped_no_correct"] == 6
+    assert last["completions/truncated_frac"] > 0
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Tiny policy and reward model in HF form over GSM8K-like rows."""
+    folder = tmp_path_factory.mktemp("hf")
+    rows = [
+        {
+            "question": f"Natalia sold {n} clips in April and half as many in May. "
+            "How many clips did she sell altogether?",
+            "answer": f"{n + n // 2}",
+        }
+        for n in range(10, 60, 2)
+    ]
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [row["question"] for row in rows]
+    write_policy(folder / "policy", texts)
+    write_reward_model(folder / "reward_model", texts)
+    return folder
+
+
+def test_models_and_data_from_disk(cli, checkpoints, tmp_path):
+    result = cli(
+        "data=jsonl",
+        f"data.train={checkpoints}/rows.jsonl",
+        f"data.val={checkpoints}/rows.jsonl",
+        "policy=hf",
+        f"policy.path={checkpoints}/policy",
+        "reward_model=hf",
+        f"reward_model.path={checkpoints}/reward_model",
+        "paths.run_dir=r",
+        "trainer.max_steps=2",
+        "data.problems_per_step=4",
+        "group_size=2",
+        "sampling.max_new_tokens=8",
+        "evaluation.samples=2",
+        "quiet=true",
+        "logger=none",
+        small=False,
+    )
+    assert result.code == 0, result.err
+    rows = metrics_of(tmp_path / "r")
+    assert rows[-1]["verifier/accuracy"] == 0
+    assert rows[-1]["verifier/undecided"] == 0
+    assert "val/rows/avg_at_2" in rows[0]
+    kept = gzip.open(tmp_path / "r" / "rollouts" / "000001.jsonl.gz", "rt").readlines()
+    assert json.loads(kept[0])["question"].startswith("Natalia sold")

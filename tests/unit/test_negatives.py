@@ -1,0 +1,221 @@
+"""Where negatives come from: own wrong completions, edits, and a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from cooper.negatives import MixedNegatives, NegativeGenerator, PerturbNegatives, SelfNegatives
+from cooper.types import Negative, NegativeRequest, Problem, Verdict
+from cooper.verifiers import NumericVerifier, extract_answer
+
+VerdictsOf = Callable[[str], list[Verdict]]
+
+GSM8K = (
+    "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n"
+    "Natalia sold 48+24 = <<48+24=72>>72 clips altogether in April and May.\n#### 72"
+)
+LATEX = (
+    "The slope is $\\frac{8 - 2}{5 - 1} = \\frac{6}{4}$, so the line is $y = \\frac{3}{2}x$.\n"
+    "The answer is $\\boxed{\\frac{3}{2}}$."
+)
+SEEDS = range(30)
+
+
+def request(
+    chosen: str, group: Sequence[str] = (), verdicts: Sequence[Verdict] = ()
+) -> NegativeRequest:
+    return NegativeRequest(Problem("p", "q", "72"), chosen, group or [chosen], verdicts)
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def perturbed(edit: str, text: str) -> list[str | None]:
+    generator = PerturbNegatives([edit])
+    return [generator.generate([request(text)], rng(seed))[0].text for seed in SEEDS]
+
+
+# ------------------------------------------------------------------------------------------ self
+
+
+def test_self_takes_only_what_is_decidedly_wrong(verdicts_of: VerdictsOf) -> None:
+    asked = request("a", ["a", "b", "c", "d"], verdicts_of("CIUI"))
+    drawn = {SelfNegatives().generate([asked], rng(seed))[0].text for seed in SEEDS}
+    assert drawn == {"b", "d"}
+
+
+def test_self_finds_nothing_among_right_and_undecided(verdicts_of: VerdictsOf) -> None:
+    asked = request("a", ["a", "b"], verdicts_of("CU"))
+    assert SelfNegatives().generate([asked], rng()) == [Negative(None, "self")]
+
+
+# --------------------------------------------------------------------------------------- perturb
+
+
+def split(text: str) -> tuple[str, str, str]:
+    """Working, answer, rest."""
+    found = extract_answer(text)
+    start, end = found.span
+    return text[:start], text[start:end], text[end:]
+
+
+@pytest.mark.parametrize("text", [GSM8K, LATEX])
+def test_answer_edit_changes_the_answer_and_nothing_else(text: str) -> None:
+    working, answer, rest = split(text)
+    edits = perturbed("answer", text)
+    assert len(set(edits)) > 3
+    for edited in edits:
+        new_working, new_answer, new_rest = split(edited)
+        assert (new_working, new_rest) == (working, rest)
+        assert new_answer != answer
+
+
+@pytest.mark.parametrize("text", [GSM8K, LATEX])
+def test_step_edit_changes_the_working_and_the_answer(text: str) -> None:
+    working, answer, rest = split(text)
+    edits = perturbed("step", text)
+    assert len(set(edits)) > 3
+    for edited in edits:
+        new_working, new_answer, new_rest = split(edited)
+        assert new_working != working
+        assert new_answer != answer
+        assert new_rest == rest
+
+
+def test_step_edit_carries_a_changed_number_on() -> None:
+    # "24" is the only number after the first third; each later mention of it changes alike.
+    for edited in perturbed("step", "1 and 24, so 24. 124 stays. \\boxed{24}"):
+        working, answer, _ = split(edited)
+        if "1 and 24," not in edited:
+            number = working.split()[2].strip(",")
+            assert f"so {number}." in working
+            assert answer == number
+            assert "124 stays" in working
+
+
+def test_edits_are_wrong_to_the_verifier() -> None:
+    edits = perturbed("answer", GSM8K) + perturbed("step", GSM8K)
+    verdicts = NumericVerifier().verify([e or "" for e in edits], ["72"] * len(edits))
+    assert all(verdict.incorrect for verdict in verdicts)
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed"),
+    [
+        ("So \\boxed{yes}.", {"So \\boxed{no}."}),
+        ("So \\boxed{True}.", {"So \\boxed{False}."}),
+        ("So \\boxed{odd}.", {"So \\boxed{even}."}),
+        ("So \\boxed{B}.", {f"So \\boxed{{{c}}}." for c in "ACDE"}),
+        ("So \\boxed{0}.", {f"So \\boxed{{{n}}}." for n in (1, 2, 10)}),
+        ("So \\boxed{1.50}.", {f"So \\boxed{{{n}.50}}." for n in (0, 2, 3, 11)}),
+    ],
+)
+def test_answer_edits_keep_the_form(text: str, allowed: set[str]) -> None:
+    assert set(perturbed("answer", text)) == allowed
+
+
+@pytest.mark.parametrize("edit", ["answer", "step"])
+@pytest.mark.parametrize("text", ["I do not know.", "", "I have 3 ideas but no result"])
+def test_without_an_answer_there_is_no_text(edit: str, text: str) -> None:
+    assert perturbed(edit, text) == [None] * len(SEEDS)
+
+
+def test_nothing_to_edit() -> None:
+    assert set(perturbed("answer", "So \\boxed{Paris}.")) == {None}
+    assert set(perturbed("step", "So \\boxed{7}.")) == {None}  # no number in the working
+
+
+@pytest.mark.parametrize("edit", ["answer", "step"])
+@pytest.mark.parametrize("text", [f"{'9' * 5000} so \\boxed{{7}}", f"1 so \\boxed{{{'9' * 5000}}}"])
+def test_a_number_of_thousands_of_digits_does_not_stop_the_run(edit: str, text: str) -> None:
+    """Python refuses int() beyond 4300 digits; a policy under RL writes such texts."""
+    (negative,) = PerturbNegatives([edit]).generate([request(text)], rng())
+    assert negative.text != text
+
+
+def test_edits_are_drawn_and_named() -> None:
+    both = PerturbNegatives()
+    sources = {both.generate([request(GSM8K)], rng(seed))[0].source for seed in SEEDS}
+    assert sources == {"perturb:answer", "perturb:step"}
+    with pytest.raises(ValueError, match=r"negatives\.edits"):
+        PerturbNegatives(["sign"])
+    with pytest.raises(ValueError, match=r"negatives\.edits=\[\]"):
+        PerturbNegatives([])
+
+
+# ----------------------------------------------------------------------------------------- mixed
+
+
+class Says(NegativeGenerator):
+    """Gives one text for every request, or none to problems it does not like."""
+
+    def __init__(self, text: str | None, refuses: str = "") -> None:
+        self.text = text
+        self.refuses = refuses
+        self.asked: list[str] = []
+        self.closed = 0
+
+    def generate(
+        self, requests: Sequence[NegativeRequest], generator: torch.Generator
+    ) -> list[Negative]:
+        self.asked += [r.chosen for r in requests]
+        return [
+            Negative(None if r.chosen in self.refuses else self.text, str(self.text))
+            for r in requests
+        ]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def shares(weights: dict[str, float], count: int = 2000) -> dict[str, float]:
+    mixed = MixedNegatives({name: Says(name) for name in weights}, weights)
+    texts = [n.text for n in mixed.generate([request("x")] * count, rng())]
+    return {name: texts.count(name) / count for name in weights}
+
+
+def test_weights_are_shares() -> None:
+    got = shares({"a": 3, "b": 1})
+    assert got["a"] == pytest.approx(0.75, abs=0.04)  # four standard errors
+    assert shares({"a": 0, "b": 2}) == {"a": 0, "b": 1}
+    assert shares({"a": 1, "b": 0}) == {"a": 1, "b": 0}
+
+
+def test_the_others_follow_in_the_order_written() -> None:
+    parts = {"a": Says("a"), "b": Says(None), "c": Says("c"), "d": Says("d")}
+    mixed = MixedNegatives(parts, {"a": 0, "b": 1, "c": 0, "d": 0})
+    assert [n.text for n in mixed.generate([request("x")] * 3, rng())] == ["a"] * 3
+    parts = {"b": Says(None), "c": Says("c"), "a": Says("a")}
+    mixed = MixedNegatives(parts, {"a": 0, "b": 1, "c": 0})
+    assert [n.text for n in mixed.generate([request("x")] * 3, rng())] == ["c"] * 3
+
+
+def test_only_what_is_missing_is_asked_of_the_others() -> None:
+    first, second = Says("first", refuses="y"), Says("second")
+    mixed = MixedNegatives({"first": first, "second": second}, {"first": 1, "second": 0})
+    got = mixed.generate([request("x"), request("y"), request("z")], rng())
+    assert [n.text for n in got] == ["first", "second", "first"]
+    assert second.asked == ["y"]
+
+
+def test_nobody_finds_anything() -> None:
+    mixed = MixedNegatives({"a": Says(None), "b": Says(None)}, {"a": 1, "b": 1})
+    assert [n.text for n in mixed.generate([request("x")] * 2, rng())] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "weights", [{"a": 1}, {"a": 1, "c": 1}, {"a": -1, "b": 2}, {"a": 0, "b": 0}, {}]
+)
+def test_weights_are_checked(weights: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"negatives\.weights"):
+        MixedNegatives({"a": Says("a"), "b": Says("b")}, weights)
+
+
+def test_closing_closes_every_part() -> None:
+    parts = {"a": Says("a"), "b": Says("b")}
+    MixedNegatives(parts, {"a": 1, "b": 1}).close()
+    assert [part.closed for part in parts.values()] == [1, 1]

@@ -1,0 +1,76 @@
+"""From a problem to the prompt that the policy reads."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from cooper.data import PromptBuilder
+from cooper.errors import DataError
+from cooper.types import Problem
+
+PROBLEM = Problem("p", "What is 3 + 4?", "7")
+TEMPLATE = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def chat(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = TEMPLATE
+    return other
+
+
+@pytest.fixture
+def base(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = None
+    return other
+
+
+def test_chat_template(chat: PreTrainedTokenizerBase) -> None:
+    builder = PromptBuilder(chat, instruction=None)
+    assert builder.text(PROBLEM) == "<user>What is 3 + 4?<assistant>"
+
+
+def test_instruction_follows_after_an_empty_line(chat: PreTrainedTokenizerBase) -> None:
+    builder = PromptBuilder(chat, instruction="Think.")
+    assert builder.text(PROBLEM) == "<user>What is 3 + 4?\n\nThink.<assistant>"
+    assert "\\boxed{}" in PromptBuilder(chat).text(PROBLEM)
+
+
+def test_system_prompt(chat: PreTrainedTokenizerBase) -> None:
+    builder = PromptBuilder(chat, system_prompt="Be kind.", instruction=None)
+    assert builder.text(PROBLEM) == "<system>Be kind.<user>What is 3 + 4?<assistant>"
+
+
+def test_without_a_chat_template(base: PreTrainedTokenizerBase) -> None:
+    assert PromptBuilder(base, instruction=None).text(PROBLEM) == "What is 3 + 4?\n"
+    both = PromptBuilder(base, system_prompt="Be kind.", instruction="Think.")
+    assert both.text(PROBLEM) == "Be kind.\n\nWhat is 3 + 4?\n\nThink.\n"
+
+
+def test_ids_are_those_of_the_text(chat: PreTrainedTokenizerBase) -> None:
+    prompt = PromptBuilder(chat, instruction=None)(PROBLEM)
+    assert prompt.problem is PROBLEM
+    assert chat.decode(prompt.ids) == prompt.text == "<user>What is 3 + 4?<assistant>"
+
+
+def test_fitting_drops_prompts_over_the_limit(base: PreTrainedTokenizerBase) -> None:
+    problems = [Problem(str(n), "5 " * n, "7") for n in (1, 4, 2)]
+    lengths = [len(PromptBuilder(base, instruction=None)(p).ids) for p in problems]
+    assert lengths[0] < lengths[2] < lengths[1]
+    builder = PromptBuilder(base, instruction=None, max_tokens=lengths[2])
+    kept, dropped = builder.fitting(problems, "data.train")
+    assert ([p.id for p in kept], dropped) == (["1", "2"], 1)
+    assert PromptBuilder(base).fitting(problems, "data.train") == (problems, 0)
+
+
+def test_nothing_fits(base: PreTrainedTokenizerBase) -> None:
+    builder = PromptBuilder(base, max_tokens=1)
+    with pytest.raises(DataError, match=r"data\.train: all 1 prompts .*prompt\.max_tokens=1"):
+        builder.fitting([PROBLEM], "data.train")

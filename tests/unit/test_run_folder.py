@@ -1,0 +1,130 @@
+"""The files of a run: written, cut back, found again."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from cooper.errors import CheckpointError
+from cooper.run_folder import RunFolder, find_checkpoint, write_atomically
+
+
+def checkpoint(run: RunFolder, step: int, whole: bool = True) -> None:
+    run.checkpoint(step).mkdir(parents=True)
+    if whole:
+        (run.checkpoint(step) / "trainer.pt").touch()
+
+
+def test_metrics_come_back(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "new" / "run")
+    assert run.read_metrics() == []
+    run.append_metrics(1, {"a": 0.5})
+    run.append_metrics(2, {"a": 1.5, "b": 2.0})
+    assert run.read_metrics() == [{"step": 1, "a": 0.5}, {"step": 2, "a": 1.5, "b": 2.0}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_figures_that_are_not_finite_become_null(tmp_path: Path, value: float) -> None:
+    run = RunFolder(tmp_path)
+    run.append_metrics(1, {"a": value, "b": 1.0})
+    assert run.metrics.read_text() == '{"step": 1, "a": null, "b": 1.0}\n'
+
+
+def test_a_half_written_last_line_is_left_out(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.append_metrics(1, {"a": 1.0})
+    whole = run.metrics.read_text()
+    for cut in range(1, len(whole) - 1):
+        run.metrics.write_text(whole + whole[:cut])
+        assert run.read_metrics() == [{"step": 1, "a": 1.0}]
+    run.cut_after(1)
+    assert run.metrics.read_text() == whole  # so that the next line does not join it
+
+
+def test_cut_after_forgets_later_steps(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        run.append_metrics(step, {"a": float(step)})
+        run.write_rollouts(step, [{"step": step}])
+        checkpoint(run, step)
+    run.cut_after(2)
+    assert [row["step"] for row in run.read_metrics()] == [1, 2]
+    assert run.checkpoint_steps() == [1, 2]
+    assert not run.checkpoint(3).exists()
+    assert [run.rollouts(step).exists() for step in (1, 2, 3)] == [True, True, False]
+
+
+def test_cut_after_an_empty_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.cut_after(0)
+    assert run.read_metrics() == []
+
+
+def test_rollouts_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    rows = [{"text": "½ \ud800"}, {"text": "b"}]
+    run.write_rollouts(12, rows)
+    data = run.rollouts(12).read_bytes()
+    lines = gzip.decompress(data).decode("utf-8", "surrogatepass").splitlines()
+    assert [json.loads(line) for line in lines] == rows
+    run.write_rollouts(12, rows)
+    assert run.rollouts(12).read_bytes() == data
+    assert run.rollouts(12).name == "000012.jsonl.gz"
+
+
+def test_only_whole_checkpoints_count(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    for step in (10, 9, 100):
+        checkpoint(run, step)
+    checkpoint(run, 200, whole=False)
+    (run.checkpoints / "notes").mkdir()
+    (run.checkpoints / "notes" / "trainer.pt").touch()
+    assert run.checkpoint_steps() == [9, 10, 100]
+
+
+def test_writing_atomically_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    for data in (b"first", b"x"):
+        write_atomically(path, data)
+        assert path.read_bytes() == data
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Three runs; the newest has no whole checkpoint."""
+    for name, steps in (("2026-01", (5,)), ("2026-02", (3, 12)), ("2026-03", ())):
+        for step in steps:
+            checkpoint(RunFolder(tmp_path / name), step)
+        (tmp_path / name).mkdir(exist_ok=True)
+    checkpoint(RunFolder(tmp_path / "2026-03"), 7, whole=False)
+    return tmp_path
+
+
+def test_last_is_the_newest_run_with_a_checkpoint(runs: Path) -> None:
+    assert find_checkpoint("last", runs, None) == (runs / "2026-02", 12)
+    assert find_checkpoint("last", runs, runs / "2026-01") == (runs / "2026-01", 5)
+
+
+def test_a_run_folder_or_one_of_its_checkpoints(runs: Path) -> None:
+    run = runs / "2026-02"
+    assert find_checkpoint(str(run), runs, None) == (run, 12)
+    step = run / "checkpoints" / "000003"
+    assert find_checkpoint(str(step), runs, None) == (run, 3)
+    assert find_checkpoint(str(step / "trainer.pt"), runs, None) == (run, 3)
+
+
+@pytest.mark.parametrize("where", ["2026-03", "nowhere", "2026-03/checkpoints/000007"])
+def test_no_checkpoint_there(runs: Path, where: str) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        find_checkpoint(str(runs / where), runs, None)
+
+
+def test_nothing_to_go_on_with(runs: Path) -> None:
+    with pytest.raises(CheckpointError, match="ckpt_path=last: no checkpoint under"):
+        find_checkpoint("last", runs, runs / "2026-03")
+    with pytest.raises(CheckpointError, match="ckpt_path=last: no checkpoint under"):
+        find_checkpoint("last", runs / "nowhere", None)
