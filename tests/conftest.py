@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-from jaxtyping import install_import_hook
-
-# Shapes and types of the pure tensor functions are checked under pytest only. The hook has to
-# stand before the first import of cooper.functional.
-install_import_hook("cooper.functional", "beartype.beartype")
-
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
 import pytest
 import torch
+from jaxtyping import install_import_hook
 from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
     Qwen2Config,
     Qwen2ForSequenceClassification,
 )
+
+# Shapes and types of the pure tensor functions are checked under pytest only. The hook has to
+# stand before the first import of cooper.functional.
+install_import_hook("cooper.functional", "beartype.beartype")
 
 from cooper.models import Policy, RewardModel, load_reward_model
 from cooper.models.tiny import TinyModel, train_tokenizer

@@ -35,6 +35,13 @@ def source_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def _umask() -> int:
+    """The process's file mode mask, which can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 class StageCache:
     """Folders named by a digest of what decides their content.
 
@@ -86,6 +93,7 @@ class StageCache:
             (building / _SETTINGS).write_text(text)
             if folder.exists():
                 shutil.rmtree(folder)
+            building.chmod(0o777 & ~_umask())  # mkdtemp's folders are the owner's alone
             os.replace(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)

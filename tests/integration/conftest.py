@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from small_runs import SMALL
 
 from cooper.cli.errors import guarded
 from cooper.cli.train import run as cooper_train
-
-# The embedded task with everything made small; stages are shared by all tests of a session.
-SMALL = (
-    "quiet=true",
-    "trainer.max_steps=3",
-    "data.problems_per_step=6",
-    "group_size=4",
-    "data.train.size=400",
-    "data.val.arithmetic.size=8",
-    "data.test=null",
-    "evaluation.samples=2",
-    "warm_start.model.hidden_size=48",
-    "warm_start.model.num_layers=2",
-    "warm_start.model.mlp_size=128",
-    "warm_start.steps=200",
-    "warm_start.batch_size=64",
-    "warm_start.optimizer.lr=6e-3",
-    "annotation.num_problems=128",
-    "reward_training.steps=30",
-    "logger=none",
-)
 
 
 @dataclass
@@ -69,9 +48,3 @@ def cli(tmp_path, monkeypatch, capsys, stage_cache):
         return Result(code, captured.out, captured.err)
 
     return call
-
-
-def metrics_of(folder: Path) -> list[dict]:
-    """The metrics of a run without the seconds, which differ between equal runs."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]

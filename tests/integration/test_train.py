@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 
@@ -10,13 +9,13 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from small_runs import metrics_of, rollouts_of
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
 )
 
-from conftest import metrics_of
 from cooper.testing import write_policy, write_reward_model
 
 
@@ -45,7 +44,7 @@ def test_run_folder_holds_what_it_should(cli, tmp_path):
         "pairs/dropped_no_correct", "completions/mean_length", "completions/truncated_frac",
     ):  # fmt: skip
         assert any(row.get(key) is not None and math.isfinite(row[key]) for row in rows), key
-    kept = [json.loads(line) for line in gzip.open(run / "rollouts" / "000002.jsonl.gz", "rt")]
+    kept = rollouts_of(run, 2)
     assert len(kept) == 8
     assert {row["problem"] for row in kept} == {kept[0]["problem"], kept[4]["problem"]}
     for row in kept:
@@ -129,7 +128,7 @@ def test_stages_come_from_the_cache_and_say_so(cli, tmp_path):
 
 
 def test_step_in_which_nothing_is_correct_breaks_nothing(cli, tmp_path):
-    result = cli("paths.run_dir=r", "sampling.max_new_tokens=1", "trainer.max_steps=2")
+    result = cli("paths.run_dir=r", "sampling.max_new_tokens=2", "trainer.max_steps=2")
     assert result.code == 0, result.err
     last = metrics_of(tmp_path / "r")[-1]
     assert last["pairs/built"] == 0
@@ -181,5 +180,4 @@ def test_models_and_data_from_disk(cli, checkpoints, tmp_path):
     assert rows[-1]["verifier/accuracy"] == 0
     assert rows[-1]["verifier/undecided"] == 0
     assert "val/rows/avg_at_2" in rows[0]
-    kept = gzip.open(tmp_path / "r" / "rollouts" / "000001.jsonl.gz", "rt").readlines()
-    assert json.loads(kept[0])["question"].startswith("Natalia sold")
+    assert rollouts_of(tmp_path / "r", 1)[0]["question"].startswith("Natalia sold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -199,12 +200,20 @@ class _Nothing:
         return [0.0]
 
 
-def test_old_logprobs_are_recomputed_when_the_policy_moved_on(
-    make_module: Callable[..., CooperModule], ragged: Rollouts, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("updates", "cut"), [(1, {}), (0, {"top_p": 0.9}), (0, {"top_k": 5})], ids=str
+)
+def test_old_logprobs_are_recomputed_when_the_drawn_ones_are_of_another_distribution(
+    make_module: Callable[..., CooperModule],
+    ragged: Rollouts,
+    monkeypatch: pytest.MonkeyPatch,
+    updates: int,
+    cut: dict[str, Any],
 ) -> None:
     """At ratio 1 the loss is minus the mean advantage of the tokens."""
     module = make_module()
-    module.updaters["policy"].steps = 1  # the rollouts say version 0
+    module.updaters["policy"].steps = updates  # the rollouts say version 0
+    module.sampling = dataclasses.replace(module.sampling, **cut)
     losses: list[float] = []
 
     def step(name: str, shares: Any) -> Any:

@@ -53,8 +53,8 @@ def test_verdicts(verdicts_of: VerdictsOf) -> None:
 
 
 def test_scores_against_verdicts(verdicts_of: VerdictsOf) -> None:
-    scores = torch.tensor([0.9, 0.6, 0.2, 0.4, 0.1])
-    got = score_metrics(scores, verdicts_of("CIICU"))
+    scores = torch.tensor([0.9, 0.6, 0.1, 0.4, 0.2])
+    got = score_metrics(scores, verdicts_of("CIUCI"))
     assert got == pytest.approx(
         {
             "hacking/gap": 0.525 - 0.5,

@@ -22,11 +22,9 @@ def run() -> int:
     import hydra
     from omegaconf import DictConfig
 
-    from cooper.config.launcher import register as register_launcher
     from cooper.config.schema import register as register_schema
 
     register_schema()
-    register_launcher()
     code = 0
     failure: Exception | None = None
 
@@ -44,9 +42,7 @@ def run() -> int:
     entry()
     if failure is not None:
         raise failure
-    from cooper.config.launcher import ProcessLauncher
-
-    return code or ProcessLauncher.failures
+    return code
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def group_advantages(
         min_std: a group whose standard deviation is at or below this has nothing to tell apart:
             its advantages are 0. At 0 that holds for equal rewards only, where rounding of the
             mean would otherwise leave noise of the size of eps.
-        keep: [N] rollouts that take part. The others get 0 and enter no group's statistics.
+        keep: [N] rollouts that take part. The others get 0 and enter no group's statistics; a
+            rollout that is left alone by it has nothing to be compared with and gets 0 too.
 
     Returns:
         [N] advantages, float32.
@@ -49,7 +50,8 @@ def group_advantages(
         members = keep & (problem_of == problem)
         group = rewards[members]
         if len(group) == 1:
-            advantages[members] = group
+            if int((problem_of == problem).sum()) == 1:
+                advantages[members] = group
             continue
         std = group.std(unbiased=True)
         if bool(group.max() == group.min()) or float(std) <= min_std:

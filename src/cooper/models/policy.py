@@ -56,6 +56,9 @@ class Policy(nn.Module):
         Returns:
             flat scores in the order of `rows`.
         """
+        if not rows:
+            none = torch.zeros(0, device=self.model.device)
+            return TokenScores(none, none if entropy else None)
         owners = rollouts.owners
         prompts = [rollouts.prompt_ids[owners[row]] for row in rows]
         completions = [rollouts.tokens(row) for row in rows]

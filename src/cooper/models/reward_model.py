@@ -35,10 +35,25 @@ class RewardTemplate:
     head_characters: int = 500
     tail_characters: int = 1000
 
+    def __post_init__(self) -> None:
+        """Check the lengths.
+
+        Raises:
+            ValueError: cutting would make a text longer.
+        """
+        if (
+            self.max_characters
+            and self.head_characters + self.tail_characters > self.max_characters
+        ):
+            raise ValueError(
+                f"head_characters={self.head_characters} and tail_characters="
+                f"{self.tail_characters} are more than max_characters={self.max_characters}"
+            )
+
     def _cut(self, text: str) -> str:
         if not self.max_characters or len(text) <= self.max_characters:
             return text
-        return text[: self.head_characters] + text[-self.tail_characters :]
+        return text[: self.head_characters] + text[len(text) - self.tail_characters :]
 
     def render(self, question: str, reference: str, completion: str) -> str:
         """Fill the template, with long references and completions cut."""

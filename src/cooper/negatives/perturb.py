@@ -16,7 +16,8 @@ from cooper.verifiers.extraction import extract_answer
 
 Edit = Literal["answer", "step"]
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+# Longer runs of digits are no numbers that a step would hold, and int() refuses some of them.
+_NUMBER = re.compile(r"(?<!\d)\d{1,30}(?!\d)(?:\.\d+)?")
 # Answers without a number: the other word of a pair is the likeliest mistake.
 _OPPOSITES = {
     "yes": "no", "no": "yes", "true": "false", "false": "true",

@@ -67,7 +67,8 @@ def pack_rollouts(
     lengths = torch.tensor([len(t) for t in tokens], dtype=torch.long)
     offsets = torch.zeros(len(tokens) + 1, dtype=torch.long)
     offsets[1:] = lengths.cumsum(0)
-    texts = policy.tokenizer.batch_decode([t.tolist() for t in tokens], skip_special_tokens=True)
+    # Row by row: batch_decode of nothing gives one empty text.
+    texts = [policy.tokenizer.decode(t.tolist(), skip_special_tokens=True) for t in tokens]
     return Rollouts(
         problems=tuple(prompt.problem for prompt in prompts),
         prompt_ids=tuple(prompt.ids for prompt in prompts),

@@ -16,6 +16,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from cooper.errors import NonFiniteError
 from cooper.functional import pad_sequences
 from cooper.models.loading import pad_id
 from cooper.models.policy import Policy
@@ -40,6 +41,11 @@ class _LogprobRecorder(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Gather the previous step's token; keep this step's distribution."""
+        if self._last is None and not bool(torch.isfinite(scores).any(-1).all()):
+            raise NonFiniteError(
+                "policy: its logits are not finite, so nothing can be sampled; its weights have "
+                "diverged: lower policy_optimizer.lr and go on from an earlier checkpoint"
+            )
         self._take(input_ids)
         self._last = scores.float().log_softmax(-1)
         return scores
@@ -160,12 +166,19 @@ def _generate(
         pad_token_id=pad,
         use_cache=True,
     )
-    sequences = cast(Any, policy.model).generate(
-        input_ids=ids,
-        attention_mask=mask,
-        generation_config=config,
-        logits_processor=LogitsProcessorList([*([] if greedy else _warpers(params)), recorder]),
-    )
+    model = cast(Any, policy.model)
+    # generate() fills whatever is None from the checkpoint's own defaults: a repetition penalty
+    # there would bend the distribution away from the one that the policy is trained on.
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        sequences = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([*([] if greedy else _warpers(params)), recorder]),
+        )
+    finally:
+        model.generation_config = own
     recorded = recorder.finish(sequences).cpu()
     completions = sequences[:, ids.shape[1] :].cpu()
     is_end = torch.isin(completions, torch.tensor(ends))

@@ -7,25 +7,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-
-@dataclass
-class ProcessLauncherConfig:
-    """Hydra's node of this launcher."""
-
-    _target_: str = "cooper.config.launcher.ProcessLauncher"
+from cooper.errors import CooperError
 
 
 class ProcessLauncher(Launcher):
@@ -33,8 +26,6 @@ class ProcessLauncher(Launcher):
 
     Jobs get folders ``<paths.root>/<name>/<time of the sweep>/<number>-<overrides>``.
     """
-
-    failures = 0  # exit code of the sweep: 1 when any job failed
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
         """Hydra's hook."""
@@ -47,11 +38,12 @@ class ProcessLauncher(Launcher):
         """Run the jobs; see :class:`hydra.plugins.launcher.Launcher`."""
         time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
         results, rows = [], []
+        # A job is named by what sets it apart from the others.
+        common = [o for o in job_overrides[0] if all(o in job for job in job_overrides)]
         for index, overrides in enumerate(job_overrides, start=initial_job_idx):
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             sweep = Path(job.paths.root) / job.name / f"sweep_{time}"
-            changed = [o for o in overrides if not o.startswith(("hydra.", "paths."))]
-            label = ",".join(changed) or "defaults"
+            label = ",".join(o for o in overrides if o not in common) or "run"
             folder = sweep / f"{index}-{_safe(label)}"
             print(f"\njob {index + 1}/{initial_job_idx + len(job_overrides)}: {label}", flush=True)
             command = [sys.executable, "-m", "cooper.cli.train", *overrides]
@@ -64,7 +56,6 @@ class ProcessLauncher(Launcher):
             if code == 130:
                 raise KeyboardInterrupt
             if code:
-                ProcessLauncher.failures = 1
                 print(f"job {index + 1} failed with exit code {code}: {label}", file=sys.stderr)
             rows.append((label, code, folder))
             result = JobReturn(overrides=list(overrides), cfg=job)
@@ -72,6 +63,9 @@ class ProcessLauncher(Launcher):
             result._return_value = code
             results.append(result)
         _show(rows)
+        failed = [label for label, code, _ in rows if code]
+        if failed:
+            raise CooperError(f"{len(failed)} of {len(rows)} jobs failed: {'; '.join(failed)}")
         return results
 
 
@@ -122,9 +116,9 @@ def _figures(summary: dict[str, Any]) -> list[str]:
     return [*texts, f"{summary['cpu_seconds']:.0f}" if "cpu_seconds" in summary else "-"]
 
 
-def register() -> None:
-    """Make the launcher known to Hydra without a plugin package."""
-    Plugins.instance().register(ProcessLauncher)
-    ConfigStore.instance().store(
-        group="hydra/launcher", name="process", node=OmegaConf.structured(ProcessLauncherConfig)
-    )
+ConfigStore.instance().store(
+    group="hydra/launcher",
+    name="cooper_process",
+    node=OmegaConf.create({"_target_": "hydra_plugins.cooper_launcher.launcher.ProcessLauncher"}),
+    provider="cooper",
+)

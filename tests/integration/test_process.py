@@ -1,0 +1,106 @@
+"""The command as a process: Ctrl-C, sweeps, losses that are not finite."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from small_runs import SMALL
+
+LONG = 300  # seconds; a generous bound against hanging, nothing is timed
+
+
+def start(arguments, folder, stage_cache):
+    command = [sys.executable, "-m", "cooper.cli.train", *arguments]
+    command.append(f"paths.cache_dir={stage_cache}")
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def children(pid):
+    """Processes of the session that a process leads."""
+    found = subprocess.run(["ps", "-o", "pid=", "-s", str(pid)], capture_output=True, text=True)
+    return found.stdout.split()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_saves_and_exits_130(tmp_path, stage_cache):
+    many = [o for o in SMALL if not o.startswith("trainer.max_steps")]
+    run = tmp_path / "r"
+    arguments = [*many, "trainer.max_steps=5000", "paths.run_dir=r", "verifier=math"]
+    process = start(arguments, tmp_path, stage_cache)
+    end = time.monotonic() + LONG
+    while time.monotonic() < end and process.poll() is None:
+        if (run / "metrics.jsonl").is_file() and len(open(run / "metrics.jsonl").readlines()) > 2:  # noqa: SIM115
+            break
+        time.sleep(0.2)
+    # As a terminal does: the signal goes to every process of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=LONG)
+    assert process.returncode == 130, err
+    assert "Ctrl-C" in err
+    assert "Traceback" not in err
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert (run / "checkpoints" / f"{steps[-1]:06d}" / "trainer.pt").is_file()
+    assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
+    assert children(process.pid) == []
+
+
+def test_sweep_of_two_by_two(tmp_path, stage_cache):
+    arguments = ["-m", *SMALL, "reward=rule,static", "group_size=4,1"]
+    process = start(arguments, tmp_path, stage_cache)
+    out, err = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 2, err
+    assert "2 of 4 jobs failed" in err
+    assert err.count("group_size=1: an advantage is relative") == 2
+    assert "Traceback" not in err
+    (sweep,) = (tmp_path / "runs" / "embedded_task").glob("sweep_*")
+    done = sorted(folder.name for folder in sweep.iterdir())
+    assert done == ["0-reward=rule,group_size=4", "2-reward=static,group_size=4"]
+    for folder in sweep.iterdir():
+        assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
+    assert "failed (2)" in out
+
+
+NAN_REWARD = """
+import torch
+from cooper.rewards import RuleReward, Rewards
+
+class Broken(RuleReward):
+    def __call__(self, verdicts, scores, problem_of):
+        good = super().__call__(verdicts, scores, problem_of)
+        return Rewards(good.values + float("nan"), good.keep)
+"""
+
+
+def test_non_finite_losses_are_skipped_then_stop_the_run(cli, tmp_path, monkeypatch):
+    (tmp_path / "broken_reward.py").write_text(NAN_REWARD)
+    (tmp_path / "mine" / "reward").mkdir(parents=True)
+    (tmp_path / "mine" / "reward" / "broken.yaml").write_text("_target_: broken_reward.Broken\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = cli(
+        "--config-dir=mine", "reward=broken", "paths.run_dir=r", "trainer.max_steps=9",
+        "trainer.max_skips=3", "rollouts.keep=0",
+    )  # fmt: skip
+    assert result.code == 2
+    assert "3 steps in a row (trainer.max_skips=3)" in result.err
+    assert len([line for line in result.err.splitlines() if line]) == 1
+    # Two steps were skipped and logged, the third one ended the run and left its rollouts.
+    rows = [
+        json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [row.get("policy/skipped_steps") for row in rows] == [None, 1, 2]
+    assert [f.name for f in (tmp_path / "r" / "rollouts").iterdir()] == ["000003.jsonl.gz"]
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == "failed"
