@@ -45,13 +45,13 @@ def test_a_missing_head_is_an_error(policy_folder: Path) -> None:
 
 
 def test_a_new_head_starts_at_one_half(policy_folder: Path) -> None:
-    loaded = load_reward_model(str(policy_folder), allow_new_head=True)
+    loaded = load_reward_model(str(policy_folder), new_head_seed=0)
     model = RewardModel(loaded, AutoTokenizer.from_pretrained(policy_folder))
     assert model.score(["q", "q"], ["7", "8"], ["7", "so 12"]).sigmoid().tolist() == [0.5, 0.5]
 
 
 def test_allowing_a_new_head_keeps_a_trained_one(reward_folder: Path) -> None:
-    kept = load_reward_model(str(reward_folder), allow_new_head=True)
+    kept = load_reward_model(str(reward_folder), new_head_seed=0)
     assert torch.equal(kept.score.weight, load_reward_model(str(reward_folder)).score.weight)
     assert kept.score.weight.abs().sum() > 0
 

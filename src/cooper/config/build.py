@@ -354,7 +354,7 @@ class RunBuilder:
                 revision=source.revision,
                 attn_implementation=source.attn_implementation,
                 trust_remote_code=source.trust_remote_code,
-                allow_new_head=True,
+                new_head_seed=self.cfg.seed,
                 key="policy.path",
             )
             tokenizer = load_tokenizer(source.path, revision=source.revision, key="policy.path")

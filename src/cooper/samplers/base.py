@@ -68,7 +68,8 @@ def pack_rollouts(
     offsets = torch.zeros(len(tokens) + 1, dtype=torch.long)
     offsets[1:] = lengths.cumsum(0)
     # Row by row: batch_decode of nothing gives one empty text.
-    texts = [policy.tokenizer.decode(t.tolist(), skip_special_tokens=True) for t in tokens]
+    decode = policy.tokenizer.decode
+    texts = [str(decode(t.tolist(), skip_special_tokens=True)) for t in tokens]
     return Rollouts(
         problems=tuple(prompt.problem for prompt in prompts),
         prompt_ids=tuple(prompt.ids for prompt in prompts),
