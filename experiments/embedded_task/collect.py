@@ -83,7 +83,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
             f"| {test['visible']['end']:.3f} | {test['blind']['end']:.3f} "
             f"| {test['greedy']['start']:.3f} -> {test['greedy']['end']:.3f} "
             f"| {best:.3f} ({step}) "
-            f"| {window(curves['reward'], 1, 10):.2f} -> {window(curves['reward'], 51, 60):.2f} "
+            f"| {window(curves['reward'], 1, 10):.2f} -> {window(curves['reward'], 41, 50):.2f} "
             f"| {aurocs} | {run['cpu_seconds']:.0f} |"
         )
     return "\n".join(lines) + "\n"
