@@ -85,13 +85,18 @@ def fit(
     """
     module.train()
     with progress(title, module.steps, "step") as bar:
-        L.Trainer(
+        fitter = L.Trainer(
             max_epochs=1,
             gradient_clip_val=module.optimizer_settings.clip_norm or None,
             callbacks=[_Advance(bar)],
             **trainer,
             **QUIET,
-        ).fit(module, DataLoader(StepBatches(make_batch, module.steps), batch_size=None))
+        )
+        try:
+            fitter.fit(module, DataLoader(StepBatches(make_batch, module.steps), batch_size=None))
+        except SystemExit as exit_:
+            # What Lightning makes of Ctrl-C; half a stage must not go on as if it were whole.
+            raise KeyboardInterrupt from exit_
     module.eval()
 
 

@@ -59,16 +59,16 @@ def test_ctrl_c_saves_and_exits_130(tmp_path, stage_cache):
 
 
 def test_sweep_of_two_by_two(tmp_path, stage_cache):
-    arguments = ["-m", *SMALL, "reward=rule,static", "group_size=4,1"]
+    arguments = ["-m", *SMALL, "reward=rule,static", "trainer.max_skips=5,0"]
     process = start(arguments, tmp_path, stage_cache)
     out, err = process.communicate(timeout=2 * LONG)
     assert process.returncode == 2, err
     assert "2 of 4 jobs failed" in err
-    assert err.count("group_size=1: an advantage is relative") == 2
+    assert err.count("trainer.max_skips=0: give 1 or more") == 2
     assert "Traceback" not in err
     (sweep,) = (tmp_path / "runs" / "embedded_task").glob("sweep_*")
     done = sorted(folder.name for folder in sweep.iterdir())
-    assert done == ["0-reward=rule,group_size=4", "2-reward=static,group_size=4"]
+    assert done == ["0-reward=rule,trainer.max_skips=5", "2-reward=static,trainer.max_skips=5"]
     for folder in sweep.iterdir():
         assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
     assert "failed (2)" in out

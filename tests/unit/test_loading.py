@@ -13,7 +13,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForSequenc
 from cooper.errors import ModelError
 from cooper.models import (
     Policy,
-    RewardModel,
     load_causal_lm,
     load_reward_model,
     load_tokenizer,
@@ -44,10 +43,13 @@ def test_a_missing_head_is_an_error(policy_folder: Path) -> None:
         load_reward_model(str(policy_folder))
 
 
-def test_a_new_head_starts_at_one_half(policy_folder: Path) -> None:
-    loaded = load_reward_model(str(policy_folder), new_head_seed=0)
-    model = RewardModel(loaded, AutoTokenizer.from_pretrained(policy_folder))
-    assert model.score(["q", "q"], ["7", "8"], ["7", "so 12"]).sigmoid().tolist() == [0.5, 0.5]
+def test_a_new_head_is_drawn_from_its_seed(policy_folder: Path) -> None:
+    heads = [
+        load_reward_model(str(policy_folder), new_head_seed=seed).score.weight for seed in (0, 0, 1)
+    ]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+    assert 0 < float(heads[0].detach().std()) < 1
 
 
 def test_allowing_a_new_head_keeps_a_trained_one(reward_folder: Path) -> None:

@@ -14,18 +14,20 @@ from cooper.callbacks.base import StepCallback
 class GracefulStop(StepCallback):
     """Turns the first Ctrl-C into a stop after the running step; the second one stops at once.
 
-    Weights in mid-step are nobody's: a checkpoint is taken only between two steps.
+    Weights in mid-step are nobody's: a checkpoint is taken only between two steps. Before the
+    first step there is nothing to save, and Ctrl-C stops at once.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._began = False
         self._before: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the signal over."""
 
         def handle(signum: int, frame: Any) -> None:
-            if self.asked:
+            if self.asked or not self._began:
                 raise KeyboardInterrupt
             self.asked = True
             trainer.should_stop = True
@@ -36,6 +38,10 @@ class GracefulStop(StepCallback):
             )
 
         self._before = signal.signal(signal.SIGINT, handle)
+
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+        """From here on there is a step to finish."""
+        self._began = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signal back."""
