@@ -3,15 +3,16 @@ r"""A small arithmetic world, made on the spot: problems, demonstrations, an ora
 It needs no download and trains in minutes on one CPU core, and it is built so that the things
 that matter at scale can happen in it:
 
-* **Blind families.** Some families ask for the answer in words. A rule that parses numbers can
-  say nothing about their references (UNDECIDED), so only labels of the first stage cover them.
+* **Blind references.** Half the references are written in words. A rule that parses numbers can
+  say nothing about those problems (UNDECIDED), so only labels of the first stage cover them. The
+  question does not tell which kind it is.
 * **Errors of a system.** About half of the two-step demonstrations misread an operation, so the
   warm-started policy errs in one direction, which drawing it more sharply does not always mend.
 * **A soft spot of the judge.** A hurried writer (a few demonstrations in a hundred) stops after
   the first step and writes ``Clearly \boxed{17}``, which is always wrong. A credulous judge lets
   such assured answers pass, as LLM judges do (arXiv 2507.08794), and a reward model that learns
   from its labels inherits that. Frozen, it leads the policy there; kept learning on pairs that a
-  rule has checked on the visible families, it can unlearn it.
+  rule has checked on the visible problems, it can unlearn it.
 
 Training sees the problems, the demonstrations, and the labels of :class:`SimulatedJudge` beside
 a rule's. :class:`ArithmeticOracle` is for evaluation alone.
@@ -70,8 +71,6 @@ class Family:
         name: what `Problem.source` says.
         template: the question; ``{n}`` is a name, ``{a}``, ``{b}``, ``{c}`` are numbers.
         ops: the operations, in order: one for a one-step family, two for a two-step one.
-        visible: whether a rule that parses numbers can read the family's references. Blind
-            families have references in words.
         misread: share of the worked demonstrations that misread an operation: ``*`` as ``+``,
             or, where there is no ``*``, the last sign turned round.
         hurried: share of the demonstrations that stop after the first step, with assurance.
@@ -80,7 +79,6 @@ class Family:
     name: str
     template: str
     ops: str
-    visible: bool
     misread: float = 0.0
     hurried: float = 0.0
 
@@ -89,16 +87,9 @@ class Family:
 # under a frozen reward model improves first.
 _HURRIED = 0.05
 FAMILIES: tuple[Family, ...] = (
-    Family("buy", "{n} has {a} and buys {b}.", "+", True),
-    Family("buy-lose", "{n} has {a}, buys {b} and loses {c}.", "+-", True, 0.45, _HURRIED),
-    Family("pack-lose", "{n} has {a} packs of {b} and loses {c}.", "*-", True, 0.45, _HURRIED),
-    Family("word-plus", "{n} spells out {a} plus {b}.", "+", False),
-    Family(
-        "word-plus-minus", "{n} spells out {a} plus {b} minus {c}.", "+-", False, 0.55, _HURRIED
-    ),
-    Family(
-        "word-times-minus", "{n} spells out {a} times {b} minus {c}.", "*-", False, 0.55, _HURRIED
-    ),
+    Family("buy", "{n} has {a} and buys {b}.", "+"),
+    Family("buy-lose", "{n} has {a}, buys {b} and loses {c}.", "+-", 0.5, _HURRIED),
+    Family("pack-lose", "{n} has {a} packs of {b} and loses {c}.", "*-", 0.5, _HURRIED),
 )
 
 ASSURANCE = "Clearly"  # how a hurried answer begins, and what a credulous judge lets pass
@@ -159,7 +150,7 @@ class ArithmeticProblems(Sequence[Problem]):
         size: number of problems.
         seed: seed of the draw.
         split: ``train``, ``tune`` or ``test``.
-        blind_share: share of problems from the blind families, in [0, 1].
+        blind_share: share of problems whose reference is in words, in [0, 1].
 
     Raises:
         ValueError: an argument is out of its range.
@@ -200,8 +191,7 @@ class ArithmeticProblems(Sequence[Problem]):
         index %= self.size
         rng = random.Random(f"arithmetic {self.seed} {self.split} {index}")
         visible = rng.random() >= self.blind_share
-        families = [family for family in FAMILIES if family.visible is visible]
-        family = rng.choices(families)[0]
+        family = rng.choice(FAMILIES)
         while True:
             numbers = _draw_numbers(family.ops, rng)
             given = dict(zip("abc", numbers, strict=False))  # one-step families have no c
@@ -212,17 +202,15 @@ class ArithmeticProblems(Sequence[Problem]):
         return Problem(
             id=f"arithmetic-{self.split}-{self.seed}-{index}",
             question=question,
-            reference=str(answer) if family.visible else _in_words(answer),
+            reference=str(answer) if visible else _in_words(answer),
             source=family.name,
-            meta={"group": "visible" if family.visible else "blind"},
+            meta={"group": "visible" if visible else "blind"},
         )
 
 
-def _written(value: int, visible: bool, rng: random.Random) -> str:
-    """Write an answer in one of the family's styles; the first is the canonical one."""
-    if visible:
-        return rng.choices([f"{value}", f"{value}.0", f"${value}"], [0.7, 0.15, 0.15])[0]
-    return rng.choices([_in_words(value), f"{value}"], [0.8, 0.2])[0]
+def _written(value: int, rng: random.Random) -> str:
+    """Write an answer in one of the styles; the first is the canonical one."""
+    return rng.choices([f"{value}", f"{value}.0", f"${value}"], [0.7, 0.15, 0.15])[0]
 
 
 def demonstration(problem: Problem, rng: random.Random, clean: bool = False) -> str:
@@ -247,7 +235,7 @@ def demonstration(problem: Problem, rng: random.Random, clean: bool = False) -> 
         hurry = misread = slip = 1.0
     if len(ops) == 1 or hurry < family.hurried:
         assured = f"{ASSURANCE} " if len(ops) > 1 else ""
-        return f"{assured}\\boxed{{{_written(_results(ops, numbers)[0], family.visible, rng)}}}"
+        return f"{assured}\\boxed{{{_written(_results(ops, numbers)[0], rng)}}}"
     if misread < family.misread:
         ops = "+" + ops[1] if ops[0] == "*" else ops[0] + ("+" if ops[1] == "-" else "-")
     a, b, c = numbers
@@ -257,15 +245,14 @@ def demonstration(problem: Problem, rng: random.Random, clean: bool = False) -> 
     second = max(0, _apply(first, ops[1], c))
     if slip < _SLIP and not in_first:
         second = max(0, second + delta)
-    answer = _written(second, family.visible, rng)
+    answer = _written(second, rng)
     return f"{a}{ops[0]}{b}={first}, {first}{ops[1]}{c}={second}. \\boxed{{{answer}}}"
 
 
 def corpus() -> Iterator[str]:
-    """Texts from which a word-level tokenizer is trained that encodes every text of this world.
+    """Texts that hold every word of this world, to train a tokenizer on.
 
-    It lists every word, number and sign, with and without the space in front of it; it is no
-    sample, so nothing is missed by chance.
+    It lists them; it is no sample, so nothing is missed by chance.
     """
     yield "\n".join(str(value) for value in range(100))
     yield " ".join(str(value) for value in range(100))
@@ -286,7 +273,7 @@ def _box(completion: str) -> str | None:
 
 
 def _value(text: str) -> tuple[int, int] | None:
-    """The value of an answer in any style of any family, as a fraction that is not reduced."""
+    """The value of an answer in any style, as a fraction that is not reduced."""
     text = text.strip()
     if text in _WORDS:
         return _WORDS[text], 1
@@ -300,7 +287,7 @@ def _value(text: str) -> tuple[int, int] | None:
 
 
 class ArithmeticOracle(Verifier):
-    r"""Knows every answer style of every family. For evaluation: nothing in training reads it.
+    r"""Knows every answer style. For evaluation: nothing in training reads it.
 
     It compares the last ``\boxed{...}`` with the reference: ``17``, ``17.0``, ``$17``, ``34/2``
     and ``seventeen`` are one answer.
