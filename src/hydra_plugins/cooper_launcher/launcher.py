@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from cooper.errors import CooperError
 class ProcessLauncher(Launcher):
     """Starts ``cooper-train`` once per job; a failed job is shown and the others still run.
 
-    Jobs get folders ``<paths.root>/<name>/<time of the sweep>/<number>-<overrides>``.
+    Jobs get folders ``<hydra.sweep.dir>/<number>-<what sets the job apart>``.
     """
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
@@ -36,13 +35,12 @@ class ProcessLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Run the jobs; see :class:`hydra.plugins.launcher.Launcher`."""
-        time = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+        sweep = Path(self.config.hydra.sweep.dir)
         results, rows = [], []
         # A job is named by what sets it apart from the others.
         common = [o for o in job_overrides[0] if all(o in job for job in job_overrides)]
         for index, overrides in enumerate(job_overrides, start=initial_job_idx):
             job = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-            sweep = Path(job.paths.root) / job.name / f"sweep_{time}"
             label = ",".join(o for o in overrides if o not in common) or "run"
             folder = sweep / f"{index}-{_safe(label)}"
             print(f"\njob {index + 1}/{initial_job_idx + len(job_overrides)}: {label}", flush=True)
