@@ -67,9 +67,11 @@ def test_sweep_of_two_by_two(tmp_path, stage_cache):
     assert err.count("trainer.max_skips=0: give 1 or more") == 2
     assert "Traceback" not in err
     (sweep,) = (tmp_path / "runs" / "embedded_task").glob("sweep_*")
-    done = sorted(folder.name for folder in sweep.iterdir())
+    jobs = sorted(folder for folder in sweep.iterdir() if folder.is_dir())
+    done = [folder.name for folder in jobs]
     assert done == ["0-reward=rule,trainer.max_skips=5", "2-reward=static,trainer.max_skips=5"]
-    for folder in sweep.iterdir():
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]
+    for folder in jobs:
         assert json.loads((folder / "summary.json").read_text())["status"] == "finished"
     assert "failed (2)" in out
 
