@@ -45,7 +45,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         for name, key in CURVES.items()
     }
     test = {
-        group or "all": {
+        group.lstrip(".") or "all": {
             at: round(summary["evaluation"][f"{TEST}{group}/{METRIC}"][at], 4)
             for at in ("start", "end")
         }
