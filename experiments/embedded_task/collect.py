@@ -116,7 +116,7 @@ def draw(runs: dict[str, dict[str, Any]]) -> None:
         panels = (
             ("avg_at_8", "Held-out accuracy (avg@8)", 1, ARMS),
             ("reward", "What the policy is paid (mean of 5 steps)", 5, ("static", "cooper")),
-            ("reward_model_auroc", "Reward model's AUROC on the rollouts (mean of 5)", 5,
+            ("reward_model_auroc", "Reward model, AUROC (mean of 5)", 5,
              ("static", "cooper")),
         )  # fmt: skip
         for axis, (name, title, smooth, arms) in zip(axes, panels, strict=True):
