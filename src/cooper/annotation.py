@@ -61,6 +61,11 @@ class HybridAnnotation:
                 f"annotation.num_problems={num_problems}: the data holds {len(problems)} problems; "
                 "take between 1 and all of them"
             )
+        if completions < 1 or batch_size < 1:
+            raise ValueError(
+                f"annotation.completions={completions}, annotation.batch_size={batch_size}: each "
+                "must be at least 1"
+            )
         self.problems = problems
         self.judge = judge
         self.num_problems = num_problems

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     path = folder / "trainer.pt"
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read ({first}); use an earlier step") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
@@ -121,4 +122,9 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
         raise CheckpointError(
             f"{folder}: cannot be loaded ({first}); use an earlier step"
         ) from error
-    model.load_state_dict(saved.state_dict())
+    try:
+        model.load_state_dict(saved.state_dict())
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder}: its weights do not fit this run's model; resume with the run's own settings"
+        ) from error

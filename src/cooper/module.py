@@ -202,7 +202,7 @@ class CooperModule(L.LightningModule):
             order = everything
             if self.objective.minibatches > 1:
                 order = torch.randperm(len(rollouts), generator=self.generators["minibatches"])
-            for rows in order.chunk(self.objective.minibatches):
+            for rows in order.tensor_split(self.objective.minibatches):
                 losses = self.policy_losses(
                     rollouts, rows, advantages, old_logprobs, ref_logprobs, totals
                 )

@@ -1,6 +1,6 @@
 """What happens around the algorithm: logs, evaluation, checkpoints, progress."""
 
-from cooper.callbacks.checkpointing import Checkpointing
+from cooper.callbacks.checkpointing import Checkpointing, Restore
 from cooper.callbacks.evaluation import Evaluation
 from cooper.callbacks.metrics_log import MetricsLog
 from cooper.callbacks.progress import StepProgress
@@ -12,6 +12,7 @@ __all__ = [
     "Evaluation",
     "GracefulStop",
     "MetricsLog",
+    "Restore",
     "RolloutLog",
     "StepProgress",
 ]

@@ -13,29 +13,41 @@ from cooper.module import CooperModule, StepRecord
 from cooper.run_folder import RunFolder
 
 
+class Restore(L.Callback):
+    """Puts a checkpoint's state into the module before anything else of the run happens.
+
+    Args:
+        checkpoint: folder to start from; None: nothing.
+        folder: of the run; cut back to the checkpoint's step once that has been loaded.
+    """
+
+    def __init__(self, checkpoint: Path | None, folder: RunFolder) -> None:
+        self.checkpoint, self.folder = checkpoint, folder
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Load, then forget what is about to be run again: a broken checkpoint destroys nothing."""
+        if self.checkpoint is not None and isinstance(pl_module, CooperModule):
+            load_checkpoint(pl_module, self.checkpoint)
+            self.folder.cut_after(pl_module.rl_step)
+
+
 class Checkpointing(StepCallback):
-    """Saves every n steps, at the end, and when the run is asked to stop; restores at the start.
+    """Saves every n steps, at the end, and when the run is asked to stop.
+
+    It comes last, so that a step's figures and rollouts are on disk before its checkpoint is.
 
     Args:
         folder: of the run.
         every: steps between checkpoints; 0: only at the end.
         keep_last: how many stay; 0: all.
-        resume: checkpoint folder to start from.
     """
 
-    def __init__(
-        self, folder: RunFolder, every: int = 10, keep_last: int = 1, resume: Path | None = None
-    ) -> None:
+    def __init__(self, folder: RunFolder, every: int = 10, keep_last: int = 1) -> None:
         if every < 0 or keep_last < 0:
             raise ValueError(
                 f"checkpoints.every={every}, checkpoints.keep_last={keep_last}: 0 or more"
             )
-        self.folder, self.every, self.keep_last, self.resume = folder, every, keep_last, resume
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Restore, before anything else of the run happens."""
-        if self.resume is not None and isinstance(pl_module, CooperModule):
-            load_checkpoint(pl_module, self.resume)
+        self.folder, self.every, self.keep_last = folder, every, keep_last
 
     def on_step(self, trainer: L.Trainer, module: CooperModule, record: StepRecord) -> None:
         """Save when it is due."""

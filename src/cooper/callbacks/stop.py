@@ -43,8 +43,8 @@ class GracefulStop(StepCallback):
         """From here on there is a step to finish."""
         self._began = True
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signal back."""
+    def restore(self) -> None:
+        """Give the signal back; also after an error, which skips Lightning's teardown."""
         if self._before is not None:
             signal.signal(signal.SIGINT, self._before)
             self._before = None

@@ -83,6 +83,15 @@ def guarded(program: str, main: Callable[[], int | None]) -> int:
     except (CooperError, HydraException, OmegaConfBaseException) as error:
         print(f"{program}: error: {_explain(one_line(error))}", file=sys.stderr)
         return 2
+    except ValueError as error:
+        if "Config group override" not in str(error):
+            raise
+        print(f"{program}: error: a group cannot be null; give group=none", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = error.filename or "a file"
+        print(f"{program}: error: {where}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

@@ -322,8 +322,10 @@ class RunBuilder:
         """Stage (b)."""
         cfg = self.cfg
         settings = {
-            "policy": [source.path, source.revision],
-            "problems": plain(cfg.data.train),
+            "policy": [content_of(source.path), source.revision],
+            "problems": content_of(plain(cfg.data.train)),
+            "columns": [cfg.data.question_column, cfg.data.reference_column],
+            "trainer": self.trainer,
             "annotation": plain(cfg.annotation),
             "rule": plain(cfg.verifier),
             "sampler": plain(cfg.sampler),
@@ -357,7 +359,12 @@ class RunBuilder:
                 new_head_seed=self.cfg.seed,
                 key="policy.path",
             )
-            tokenizer = load_tokenizer(source.path, revision=source.revision, key="policy.path")
+            tokenizer = load_tokenizer(
+                source.path,
+                revision=source.revision,
+                trust_remote_code=source.trust_remote_code,
+                key="policy.path",
+            )
             training.run(
                 folder,
                 labelled=read_labelled(labels / LABELLED),
@@ -370,7 +377,7 @@ class RunBuilder:
 
         settings = {
             "labels": labels.name,
-            "policy": [source.path, source.revision],
+            "policy": [content_of(source.path), source.revision],
             "reward_training": plain(self.cfg.reward_training),
             "rule": plain(self.cfg.verifier),
             "seed": self.cfg.seed,
@@ -393,6 +400,15 @@ class RunBuilder:
             key="reward_model.path",
         )
         return RewardModel(model, tokenizer)
+
+
+def content_of(node: Any) -> Any:
+    """A path together with names, sizes and times of its files: new content is another stage."""
+    if not isinstance(node, str) or not Path(node).expanduser().exists():
+        return node
+    path = Path(node).expanduser()
+    files = [path] if path.is_file() else sorted(f for f in path.iterdir() if f.is_file())
+    return [str(path), *([f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files)]
 
 
 def trainer_settings(cfg: DictConfig) -> dict[str, Any]:

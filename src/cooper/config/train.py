@@ -19,15 +19,17 @@ from cooper.callbacks import (
     Evaluation,
     GracefulStop,
     MetricsLog,
+    Restore,
     RolloutLog,
     StepProgress,
 )
-from cooper.checkpoints import save_model
+from cooper.checkpoints import read_state, save_model
 from cooper.config.build import (
     Run,
     RunBuilder,
     build_callbacks,
     build_loggers,
+    plain,
     trainer_settings,
 )
 from cooper.config.validate import validate
@@ -78,6 +80,7 @@ def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
         path, step = find_checkpoint(cfg.ckpt_path, experiment, given)
         folder = RunFolder(path)
         resume = folder.checkpoint(step)
+        read_state(resume)  # a broken one is refused before anything is built
         if step >= cfg.trainer.max_steps:
             raise CheckpointError(
                 f"ckpt_path={cfg.ckpt_path}: the run has done {step} of trainer.max_steps="
@@ -86,9 +89,10 @@ def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
     else:
         path = given or experiment / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")[:-3]
         if given and RunFolder(path).metrics.exists():
+            held = RunFolder(given).checkpoint_steps()
+            mend = ", or ckpt_path=last to go on with it" if held else ", or remove it"
             raise CheckpointError(
-                f"paths.run_dir={given}: holds a run already; give another folder, or "
-                "ckpt_path=last to go on with it"
+                f"paths.run_dir={given}: holds a run already; give another folder{mend}"
             )
         folder = RunFolder(path)
     with open_dict(cfg):
@@ -97,9 +101,8 @@ def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
 
 
 def open_folder(cfg: DictConfig, folder: RunFolder, resume: Path | None) -> None:
-    """Make the folder, or cut an earlier run's back to the checkpoint; write what it runs on."""
+    """Make the folder, or take an earlier run's up; write what it runs on."""
     if resume is not None:
-        folder.cut_after(int(resume.name))
         print(f"resuming after step {int(resume.name)}", flush=True)
     print(f"run folder: {folder.path}", flush=True)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -147,15 +150,16 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     if resume is not None:
         run.stream.start = int(resume.name)
     stop = GracefulStop()
-    # Restoring comes first; what is logged and saved follows what is measured.
+    # Restoring comes first, saving last: what is measured and logged lies between.
     callbacks = [
-        Checkpointing(folder, **OmegaConf.to_container(cfg.checkpoints), resume=resume),  # type: ignore[arg-type]
+        Restore(resume, folder),
         stop,
         Evaluation(run.evaluator, run.val, run.test, cfg.evaluation.every, folder),
         MetricsLog(folder),
-        RolloutLog(folder, **OmegaConf.to_container(cfg.rollouts)),  # type: ignore[arg-type]
+        RolloutLog(folder, **plain(cfg.rollouts)),
         StepProgress(f"RL ({cfg.name})"),
         *build_callbacks(cfg),
+        Checkpointing(folder, **plain(cfg.checkpoints)),
     ]
     trainer = L.Trainer(
         max_epochs=1,
@@ -172,6 +176,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         # Lightning turns a second Ctrl-C into exit(1).
         status = "interrupted"
     finally:
+        stop.restore()
         finish(cfg, run, folder, status)
     return INTERRUPTED if status == "interrupted" else 0
 

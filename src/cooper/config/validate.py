@@ -61,8 +61,6 @@ def relevant(cfg: DictConfig) -> DictConfig:
     active = typing.cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg)))
     if not is_target(active.get("policy"), "WarmStarted"):
         active.warm_start = None
-    if not needs_reward_model(cfg) and not active.get("annotation"):
-        active.annotation = None
     if not needs_reward_model(cfg) or not is_target(active.get("reward_model"), "FirstStage"):
         active.annotation = active.reward_training = None
     if not needs_reward_model(cfg):
@@ -279,9 +277,38 @@ def cross_check(cfg: DictConfig) -> None:
             "all alike and teach nothing; give a value above 0",
         ),
         (
-            cfg.trainer.precision in ("32-true", "32", "16-mixed", "bf16-mixed"),
+            cfg.trainer.precision in ("32-true", "32", "bf16-mixed"),
             f"trainer.precision={cfg.trainer.precision}: trained weights stay float32, since pure "
-            "16-bit weights do not move at RL's learning rates; use 32-true, bf16-mixed, 16-mixed",
+            "16-bit weights do not move at RL's learning rates; use 32-true or bf16-mixed",
+        ),
+        (
+            cfg.trainer.threads >= 0,
+            f"trainer.threads={cfg.trainer.threads}: 0 (torch's choice) or more",
+        ),
+        (
+            cfg.evaluation.batch_size >= 1,
+            f"evaluation.batch_size={cfg.evaluation.batch_size}: give 1 or more",
+        ),
+        (
+            0 < cfg.sampling.top_p <= 1 and 0 < cfg.evaluation.top_p <= 1,
+            f"sampling.top_p={cfg.sampling.top_p}, evaluation.top_p={cfg.evaluation.top_p}: each "
+            "must lie in (0, 1]",
+        ),
+        (cfg.sampling.top_k >= 0, f"sampling.top_k={cfg.sampling.top_k}: 0 (off) or more"),
+        (
+            min(cfg.sampling.max_new_tokens, cfg.evaluation.max_new_tokens) >= 1,
+            f"sampling.max_new_tokens={cfg.sampling.max_new_tokens}, evaluation.max_new_tokens="
+            f"{cfg.evaluation.max_new_tokens}: give 1 or more",
+        ),
+        (
+            cfg.rollouts.keep >= -1 and cfg.rollouts.every >= 1,
+            f"rollouts.keep={cfg.rollouts.keep}, rollouts.every={cfg.rollouts.every}: keep is -1 "
+            "(all) or more, every 1 or more",
+        ),
+        (
+            cfg.checkpoints.every >= 0 and cfg.checkpoints.keep_last >= 0,
+            f"checkpoints.every={cfg.checkpoints.every}, checkpoints.keep_last="
+            f"{cfg.checkpoints.keep_last}: 0 or more",
         ),
         (cfg.evaluation.samples >= 1, f"evaluation.samples={cfg.evaluation.samples}: 1 or more"),
         (cfg.evaluation.every >= 1, f"evaluation.every={cfg.evaluation.every}: give 1 or more"),

@@ -50,7 +50,7 @@ class ProcessLauncher(Launcher):
             # Hydra's switch is on in this process for our own error handling only.
             environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
             environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-            code = subprocess.run([*command, *_config_flags()], env=environment).returncode
+            code = _wait(subprocess.Popen([*command, *_config_flags()], env=environment))
             if code == 130:
                 raise KeyboardInterrupt
             if code:
@@ -65,6 +65,15 @@ class ProcessLauncher(Launcher):
         if failed:
             raise CooperError(f"{len(failed)} of {len(rows)} jobs failed: {'; '.join(failed)}")
         return results
+
+
+def _wait(process: subprocess.Popen) -> int:
+    """Wait for a job's exit code. Ctrl-C reaches the job too, which saves before it ends."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 def _config_flags() -> list[str]:
