@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,7 +27,7 @@ class StepBatches(IterableDataset):
             yield self.make(step)
 
 
-class SupervisedModule(L.LightningModule):
+class SupervisedModule(L.LightningModule, ABC):
     """One model, one optimizer; subclasses say what the loss of a batch is."""
 
     def __init__(self, model: torch.nn.Module, optimizer: OptimizerSettings, steps: int) -> None:
@@ -36,9 +37,9 @@ class SupervisedModule(L.LightningModule):
         self.steps = steps
         self.last_loss = float("nan")
 
+    @abstractmethod
     def loss(self, batch: Any) -> torch.Tensor:
         """Scalar loss of a batch."""
-        raise NotImplementedError
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         """Lightning's hook: backward and step are automatic."""

@@ -43,7 +43,8 @@ def test_ctrl_c_saves_and_exits_130(tmp_path, stage_cache):
     process = start(arguments, tmp_path, stage_cache)
     end = time.monotonic() + LONG
     while time.monotonic() < end and process.poll() is None:
-        if (run / "metrics.jsonl").is_file() and len(open(run / "metrics.jsonl").readlines()) > 2:  # noqa: SIM115
+        metrics = run / "metrics.jsonl"
+        if metrics.is_file() and len(metrics.read_text().splitlines()) > 2:
             break
         time.sleep(0.2)
     # As a terminal does: the signal goes to every process of the group.

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from cooper.errors import DataError
 from cooper.types import Problem
@@ -121,6 +121,12 @@ class JsonlProblems(Sequence[Problem]):
         """The number of problems."""
         return len(self._problems)
 
-    def __getitem__(self, index):  # type: ignore[override]
+    @overload
+    def __getitem__(self, index: int) -> Problem: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Problem]: ...
+
+    def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
         """Problem `index`, or a list for a slice."""
         return self._problems[index]

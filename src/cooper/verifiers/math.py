@@ -691,6 +691,7 @@ def _parsed(latex: str) -> list[Any]:
         f"\\boxed{{{latex}}}",
         extraction_config=[config],
         fallback_mode="no_fallback",
+        # None switches the signal-based limit off; Math-Verify types it as an int all the same.
         parsing_timeout=None,  # type: ignore[arg-type]
     )
 
