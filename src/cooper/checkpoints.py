@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.errors import CheckpointError
 from cooper.module import CooperModule
+from cooper.optim import set_schedule
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def _models(module: CooperModule) -> dict[str, Any]:
@@ -35,8 +36,9 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 def save_checkpoint(module: CooperModule, folder: Path) -> None:
     """Write a checkpoint; it appears under its name only when it is whole.
 
-    ``policy/`` and ``reward_model/`` are in Hugging Face form, ``trainer.pt`` holds optimizers,
-    schedules, counters and generators as plain tensors and numbers (no pickled code).
+    ``policy/`` and ``reward_model/`` are in Hugging Face form, ``trainer.pt`` holds the
+    optimizers' running means, counters and generators as plain tensors and numbers (no pickled
+    code). The schedules follow from the counters.
     """
     part = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -52,12 +54,21 @@ def _state(module: CooperModule) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "step": module.rl_step,
-        "optimizers": [o.state_dict() for o in _as_list(module.optimizers(use_pl_optimizer=False))],
-        "schedulers": [s.state_dict() for s in _as_list(module.lr_schedulers())],
+        "optimizers": [
+            o.state_dict()["state"] for o in _as_list(module.optimizers(use_pl_optimizer=False))
+        ],
         "updaters": {name: u.state_dict() for name, u in module.updaters.items()},
         "generators": {name: g.get_state() for name, g in module.generators.items()},
-        "global_generator": torch.get_rng_state(),
+        "global_generators": _global_generators(module.device),
     }
+
+
+def _global_generators(device: torch.device) -> dict[str, Tensor]:
+    """What parts that are not ours draw from: dropout, for one."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -78,17 +89,25 @@ def load_checkpoint(module: CooperModule, folder: Path) -> None:
         )
     for name, model in _models(module).items():
         _load_weights(model.model, folder / name)
-    for optimizer, saved in zip(
-        _as_list(module.optimizers(use_pl_optimizer=False)), state["optimizers"], strict=True
-    ):
-        optimizer.load_state_dict(saved)
-    for scheduler, saved in zip(_as_list(module.lr_schedulers()), state["schedulers"], strict=True):
-        scheduler.load_state_dict(saved)
     for name, updater in module.updaters.items():
         updater.load_state_dict(state["updaters"][name])
+    for optimizer, scheduler, updater, saved in zip(
+        _as_list(module.optimizers(use_pl_optimizer=False)),
+        _as_list(module.lr_schedulers()),
+        module.updaters.values(),
+        state["optimizers"],
+        strict=True,
+    ):
+        # The running means go on; rates, decays and schedule are those of this run's settings,
+        # which are the checkpoint's own unless the user changed them.
+        settings = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": saved, "param_groups": settings})
+        set_schedule(scheduler, updater.steps)
     for name, rng in module.generators.items():
         rng.set_state(state["generators"][name])
-    torch.set_rng_state(state["global_generator"])
+    torch.set_rng_state(state["global_generators"]["cpu"])
+    if module.device.type == "cuda" and "cuda" in state["global_generators"]:
+        torch.cuda.set_rng_state(state["global_generators"]["cuda"], module.device)
     module.rl_step = state["step"]
 
 

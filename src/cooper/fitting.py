@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -99,6 +100,23 @@ def fit(
             # What Lightning makes of Ctrl-C; half a stage must not go on as if it were whole.
             raise KeyboardInterrupt from exit_
     module.eval()
+
+
+@contextmanager
+def placed(model: torch.nn.Module, trainer: dict[str, Any]) -> Iterator[None]:
+    """Keep a model on the run's device and under its precision, for work outside a Trainer.
+
+    Args:
+        model: moved, and moved back to the CPU afterwards, as Lightning's Trainer does.
+        trainer: accelerator, devices, precision.
+    """
+    fabric = L.Fabric(**trainer)
+    model.to(fabric.device)
+    try:
+        with fabric.autocast():
+            yield
+    finally:
+        model.to("cpu")
 
 
 # Lightning's own bars, checkpoints, summaries and samplers: ours stand in their place.

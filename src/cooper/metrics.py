@@ -15,8 +15,10 @@ Metrics = dict[str, float]
 
 
 def reward_metrics(rewards: Rewards, advantages: Tensor, problem_of: Tensor) -> Metrics:
-    """What the policy was rewarded with.
+    """What the policy was rewarded with, over all rollouts that have a reward.
 
+    A gate holds groups back from learning, not from this mean: it stands beside
+    ``verifier/accuracy`` and has to be over the same rollouts.
     ``reward/frac_zero_std_groups`` counts the groups that gave no signal: equal rewards, below the
     floor, or held back by the gate.
     """

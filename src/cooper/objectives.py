@@ -81,7 +81,7 @@ class PolicyObjective:
             scale=self.advantage_scale,
             eps=self.advantage_eps,
             min_std=self.min_group_std,
-            keep=rewards.keep,
+            keep=rewards.learn,
         )
 
     def token_weights(self, rollouts: Rollouts, rows: Tensor) -> Tensor:

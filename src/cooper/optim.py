@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import get_scheduler
 
 from cooper.checks import at_least, one_of
@@ -76,3 +76,23 @@ class OptimizerSettings:
             name, optimizer, num_warmup_steps=warmup, num_training_steps=max(total_steps, 1)
         )
         return optimizer, scheduler
+
+
+def set_schedule(scheduler: LRScheduler, steps: int) -> None:
+    """Put a fresh schedule where it stands after so many optimizer steps.
+
+    Nothing of an earlier schedule is taken over, so a changed rate or length counts at once.
+
+    Raises:
+        TypeError: the schedule is no function of the step alone.
+    """
+    if not isinstance(scheduler, LambdaLR):
+        raise TypeError(f"expected a LambdaLR, not {type(scheduler).__name__}")
+    scheduler.last_epoch = steps
+    rates = [
+        base * factor(steps)
+        for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates

@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from cooper.annotation import agree
 from cooper.checks import at_least
-from cooper.fitting import SupervisedModule, fit
+from cooper.fitting import SupervisedModule, fit, placed
 from cooper.functional import binary_cross_entropy
 from cooper.models.reward_model import RewardModel
 from cooper.optim import OptimizerSettings
@@ -88,7 +88,9 @@ class RewardTraining:
         batches = _Batches(items, rule, judge, self.batch_size, self.swapped_share, seed)
         module = RewardModule(reward_model, self.optimizer, self.steps)
         fit(module, batches, "reward model (BCE on labels)", trainer)
-        (folder / QUALITY).write_text(json.dumps(quality(reward_model, heldout), indent=1))
+        with placed(reward_model, trainer):
+            measured = quality(reward_model, heldout)
+        (folder / QUALITY).write_text(json.dumps(measured, indent=1))
         reward_model.model.save_pretrained(folder)
         reward_model.tokenizer.save_pretrained(folder)
 

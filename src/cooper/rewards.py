@@ -22,7 +22,13 @@ class Rewards:
     """The rewards of a step."""
 
     values: Tensor  # [N] float32
-    keep: Tensor  # [N] bool: takes part in its group's advantages; the others get advantage 0
+    keep: Tensor  # [N] bool: has a reward at all; the others enter no mean and get advantage 0
+    gated: Tensor | None = None  # [N] bool: held back by a gate; advantage 0; None: no gate
+
+    @property
+    def learn(self) -> Tensor:
+        """[N] bool: takes part in its group's advantages."""
+        return self.keep if self.gated is None else self.keep & ~self.gated
 
 
 class Reward(ABC):
@@ -114,18 +120,19 @@ class _GatedReward(Reward):
         self.undecided = undecided
         self.trains_model = train_model
 
-    def _through(
+    def _held_back(
         self, verdicts: Sequence[Verdict], scores: Tensor, problem_of: Tensor, keep: Tensor
     ) -> Tensor:
-        """[N] bool: kept, and in a group that passes the gate."""
+        """[N] bool: kept, but in a group that does not pass the gate."""
         correct, decided = _flags(verdicts)
         by_model = scores > 0.5
         by_rule = torch.where(decided, correct, by_model) if self.undecided == "model" else correct
+        through = keep
         if self.gate in ("rule", "both"):
-            keep = keep & outcomes_differ(by_rule, problem_of, keep)
+            through = through & outcomes_differ(by_rule, problem_of, keep)
         if self.gate in ("model", "both"):
-            keep = keep & outcomes_differ(by_model, problem_of, keep)
-        return keep
+            through = through & outcomes_differ(by_model, problem_of, keep)
+        return keep & ~through
 
 
 class ModelReward(_GatedReward):
@@ -150,7 +157,7 @@ class ModelReward(_GatedReward):
         scores = _need(scores)
         _, decided = _flags(verdicts)
         keep = decided if self.undecided == "exclude" else torch.ones_like(decided)
-        return Rewards(scores, self._through(verdicts, scores, problem_of, keep))
+        return Rewards(scores, keep, self._held_back(verdicts, scores, problem_of, keep))
 
 
 class HybridReward(_GatedReward):
@@ -177,4 +184,4 @@ class HybridReward(_GatedReward):
         otherwise = scores if self.undecided == "model" else torch.zeros_like(scores)
         values = torch.where(decided, correct.float(), otherwise)
         keep = decided if self.undecided == "exclude" else torch.ones_like(decided)
-        return Rewards(values, self._through(verdicts, scores, problem_of, keep))
+        return Rewards(values, keep, self._held_back(verdicts, scores, problem_of, keep))

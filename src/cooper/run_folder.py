@@ -65,6 +65,18 @@ class RunFolder:
         """The checkpoint after a step."""
         return self.checkpoints / f"{step:06d}"
 
+    def describe(self, config: str, machine: Mapping[str, Any], step: int) -> None:
+        """Write ``config.yaml`` and ``environment.json``.
+
+        A run that goes on after `step` with other ones keeps those of its first steps as
+        ``config.until_<step>.yaml`` and ``environment.until_<step>.json``.
+        """
+        texts = {self.config: config, self.environment: json.dumps(machine, indent=1)}
+        for path, text in texts.items():
+            if path.is_file() and path.read_text(encoding="utf-8") != text:
+                os.replace(path, path.with_name(f"{path.stem}.until_{step:06d}{path.suffix}"))
+            write_atomically(path, text.encode())
+
     def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a line; figures that are not finite are written as null, since JSON has no NaN."""
         row: dict[str, Any] = {"step": step}
@@ -141,11 +153,14 @@ def find_checkpoint(ckpt_path: str, experiment_dir: Path, run_dir: Path | None) 
         CheckpointError: there is none.
     """
     if ckpt_path == "last":
-        runs = [run_dir] if run_dir else sorted(experiment_dir.glob("*"), reverse=True)
-        for run in runs:
+        found = []
+        for run in [run_dir] if run_dir else sorted(experiment_dir.glob("*")):
             steps = RunFolder(run).checkpoint_steps()
             if steps:
-                return run, steps[-1]
+                saved = (RunFolder(run).checkpoint(steps[-1]) / "trainer.pt").stat().st_mtime_ns
+                found.append((saved, run, steps[-1]))
+        if found:
+            return max(found)[1:]  # saved last: a name of the user's own says nothing about age
         where = run_dir or experiment_dir
         raise CheckpointError(
             f"ckpt_path=last: no checkpoint under {where}; start without ckpt_path, or give "
@@ -154,7 +169,8 @@ def find_checkpoint(ckpt_path: str, experiment_dir: Path, run_dir: Path | None) 
     path = Path(ckpt_path).expanduser()
     if path.name == "trainer.pt":
         path = path.parent
-    if path.parent.name == "checkpoints" and (path / "trainer.pt").is_file():
+    inside = path.parent.name == "checkpoints" and _STEP.fullmatch(path.name)
+    if inside and (path / "trainer.pt").is_file():
         return path.parent.parent, int(path.name)
     steps = RunFolder(path).checkpoint_steps()
     if steps:

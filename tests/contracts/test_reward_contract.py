@@ -31,7 +31,15 @@ def scores() -> torch.Tensor:
 
 
 def same(left: Rewards, right: Rewards) -> bool:
-    return torch.equal(left.values, right.values) and torch.equal(left.keep, right.keep)
+    return all(
+        torch.equal(getattr(left, name), getattr(right, name))
+        for name in ("values", "keep", "learn")
+    )
+
+
+def rows_of(rewards: Rewards, rows: torch.Tensor) -> Rewards:
+    gated = None if rewards.gated is None else rewards.gated[rows]
+    return Rewards(rewards.values[rows], rewards.keep[rows], gated)
 
 
 def test_there_are_rewards() -> None:
@@ -45,7 +53,7 @@ def test_one_reward_each_between_zero_and_one(
     got = reward(verdicts_of(LETTERS), given, GROUPS)
     assert got.values.shape == got.keep.shape == (len(LETTERS),)
     assert got.values.dtype is torch.float32
-    assert got.keep.dtype is torch.bool
+    assert got.keep.dtype is got.learn.dtype is torch.bool
     assert bool(((got.values >= 0) & (got.values <= 1)).all())
     assert torch.equal(given, scores)  # what was given stays
 
@@ -85,12 +93,12 @@ def test_order_and_other_groups_do_not_matter(
     mixed = torch.randperm(len(LETTERS), generator=torch.Generator().manual_seed(1))
     letters = "".join(LETTERS[i] for i in mixed.tolist())
     shuffled = reward(verdicts_of(letters), scores[mixed], GROUPS[mixed])
-    assert same(shuffled, Rewards(got.values[mixed], got.keep[mixed]))
+    assert same(shuffled, rows_of(got, mixed))
     for problem in range(4):
         rows = (problem == GROUPS).nonzero().flatten()
         letters = "".join(LETTERS[i] for i in rows.tolist())
         alone = reward(verdicts_of(letters), scores[rows], GROUPS[rows])
-        assert same(alone, Rewards(got.values[rows], got.keep[rows]))
+        assert same(alone, rows_of(got, rows))
 
 
 def test_no_rollouts(reward: Reward) -> None:

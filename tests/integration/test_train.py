@@ -105,6 +105,79 @@ def test_resumed_run_is_the_uninterrupted_one_to_the_bit(cli, tmp_path, extra):
         assert (tmp_path / "parts" / "rollouts" / name).read_bytes() == whole
 
 
+def test_resume_takes_the_new_settings_and_says_so(cli, tmp_path):
+    given = ["paths.run_dir=r", "trainer.max_steps=2", "policy_optimizer.warmup_steps=0"]
+    assert cli(*given).code == 0
+    more = ["trainer.max_steps=4", "policy_optimizer.lr=1e-6", "policy_optimizer.schedule=linear"]
+    result = cli(*given, *more, "ckpt_path=last")
+    assert result.code == 0, result.err
+    assert "changed: policy_optimizer.lr: 0.00015 -> 1e-06" in result.out
+    rates = [row["policy/lr"] for row in metrics_of(tmp_path / "r")[1:]]
+    # Steps 3 and 4 of four: a half and a quarter of the new rate are left.
+    assert rates == pytest.approx([1.5e-4, 1.5e-4, 5e-7, 2.5e-7])
+    assert "lr: 0.00015" in (tmp_path / "r" / "config.until_000002.yaml").read_text()
+    assert "lr: 1.0e-06" in (tmp_path / "r" / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ("reward=rule", "the checkpoint trained policy, reward_model, this run trains policy"),
+        ("warm_start.model.num_layers=1", "its weights do not fit this run's model"),
+    ],
+)
+def test_resume_with_another_model_or_reward_changes_nothing(cli, tmp_path, other, said):
+    given = ["paths.run_dir=r", "trainer.max_steps=1"]
+    assert cli(*given).code == 0
+    before = {p: p.read_bytes() for p in sorted((tmp_path / "r").rglob("*")) if p.is_file()}
+    result = cli(*given, "trainer.max_steps=2", other, "ckpt_path=last", "warm_start.steps=5")
+    assert result.code == 2
+    assert said in result.err
+    changed = {
+        path.name
+        for path in sorted((tmp_path / "r").rglob("*"))
+        if path.is_file() and before.get(path) != path.read_bytes()
+    }
+    assert changed <= {"summary.json", "training_dynamics.png", "training_dynamics.svg"}
+
+
+STOPPER = """
+import os, signal
+import lightning as L
+
+class CtrlC(L.Callback):
+    def __init__(self, step):
+        self.step = step
+    def on_train_batch_end(self, trainer, module, *_):
+        if module.rl_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+class Enough(L.Callback):
+    def on_train_batch_end(self, trainer, module, *_):
+        trainer.should_stop = True
+"""
+
+
+@pytest.mark.parametrize(
+    ("callback", "code", "status", "steps"),
+    [
+        ("{_target_: stopper.CtrlC, step: 3}", 0, "finished", 3),  # in the last step
+        ("{_target_: stopper.CtrlC, step: 2}", 130, "interrupted", 2),
+        ("{_target_: stopper.Enough}", 0, "stopped", 1),
+    ],
+)
+def test_ends_before_and_in_the_last_step(
+    cli, tmp_path, monkeypatch, callback, code, status, steps
+):
+    (tmp_path / "stopper.py").write_text(STOPPER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = cli("paths.run_dir=r", "reward=rule", f"+callbacks.mine={callback}")
+    assert result.code == code, result.err
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == status
+    assert (tmp_path / "r" / "checkpoints" / f"{steps:06d}" / "trainer.pt").is_file()
+    assert metrics_of(tmp_path / "r")[-1]["step"] == steps
+
+
 def test_last_finds_the_newest_run_of_the_experiment(cli, tmp_path):
     assert cli("trainer.max_steps=1", "reward=rule").code == 0
     assert cli("trainer.max_steps=1", "reward=rule").code == 0

@@ -37,6 +37,15 @@ def test_rewards() -> None:
     )
 
 
+def test_a_gate_moves_no_mean() -> None:
+    values, all_of_them = torch.tensor([1.0, 0.0]), torch.ones(2, dtype=torch.bool)
+    got = reward_metrics(
+        Rewards(values, all_of_them, all_of_them), torch.zeros(2), values.long() * 0
+    )
+    assert got["reward/mean"] == 0.5
+    assert got["reward/frac_zero_std_groups"] == 1
+
+
 def test_rewards_of_which_none_is_kept() -> None:
     none = Rewards(torch.ones(2), torch.zeros(2, dtype=torch.bool))
     got = reward_metrics(none, torch.zeros(2), torch.tensor([0, 0]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cooper.optim import OptimizerSettings
+from cooper.optim import OptimizerSettings, set_schedule
 
 
 def rates(settings: OptimizerSettings, total: int, count: int) -> list[float]:
@@ -35,6 +35,17 @@ def rates(settings: OptimizerSettings, total: int, count: int) -> list[float]:
 def test_schedules(settings: dict[str, object], expected: list[float]) -> None:
     got = rates(OptimizerSettings(lr=2.0, **settings), total=8, count=6)
     assert got == pytest.approx(expected)
+
+
+def test_schedule_put_at_a_step_is_the_one_that_got_there() -> None:
+    settings = OptimizerSettings(lr=2.0, schedule="cosine", warmup_steps=2)
+    optimizer, scheduler = settings.build([nn.Parameter(torch.zeros(1))], 8)
+    set_schedule(scheduler, 3)
+    seen = [optimizer.param_groups[0]["lr"], *scheduler.get_last_lr()]
+    optimizer.step()
+    scheduler.step()
+    seen.append(optimizer.param_groups[0]["lr"])
+    assert seen == pytest.approx([1.8660254, 1.8660254, 1.5])
 
 
 def test_first_step_of_adamw() -> None:

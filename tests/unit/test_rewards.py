@@ -20,7 +20,7 @@ def run(
     given = None if scores is None else torch.tensor(scores)
     got = reward(verdicts, given, torch.zeros(len(verdicts), dtype=torch.long))
     assert got.values.dtype is torch.float32
-    return pytest.approx(got.values.tolist()), got.keep.tolist()
+    return pytest.approx(got.values.tolist()), got.learn.tolist()
 
 
 def test_rule(verdicts_of: VerdictsOf) -> None:
@@ -102,9 +102,10 @@ def test_rule_gate_and_undecided(
 def test_gates_look_at_each_group_alone(verdicts_of: VerdictsOf) -> None:
     groups = torch.tensor([5, 8, 5, 8])
     got = ModelReward(gate="rule")(verdicts_of("CIIC"), torch.full((4,), 0.7), groups)
-    assert got.keep.tolist() == [True, True, True, True]
+    assert got.learn.tolist() == [True, True, True, True]
     got = ModelReward(gate="rule")(verdicts_of("CICC"), torch.full((4,), 0.7), groups)
-    assert got.keep.tolist() == [False, True, False, True]
+    assert got.learn.tolist() == [False, True, False, True]
+    assert got.keep.tolist() == [True] * 4  # a gate takes no rollout out of the mean
 
 
 @pytest.mark.parametrize("kind", [ModelReward, HybridReward])

@@ -63,6 +63,17 @@ def test_cut_after_an_empty_folder(tmp_path: Path) -> None:
     assert run.read_metrics() == []
 
 
+def test_description_of_the_first_steps_is_kept(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.describe("lr: 1", {"python": "3.11"}, 0)
+    run.describe("lr: 1", {"python": "3.12"}, 4)
+    assert run.config.read_text() == "lr: 1"
+    assert json.loads(run.environment.read_text()) == {"python": "3.12"}
+    kept = tmp_path / "environment.until_000004.json"
+    assert json.loads(kept.read_text()) == {"python": "3.11"}
+    assert not list(tmp_path.glob("config.until*"))
+
+
 def test_rollouts_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     rows = [{"text": "½ \ud800"}, {"text": "b"}]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 
@@ -19,16 +21,23 @@ class Restore(L.Callback):
     Args:
         checkpoint: folder to start from; None: nothing.
         folder: of the run; cut back to the checkpoint's step once that has been loaded.
+        config: the resolved configuration that the run goes on with, as YAML.
+        machine: versions and hardware that it goes on with.
     """
 
-    def __init__(self, checkpoint: Path | None, folder: RunFolder) -> None:
+    def __init__(
+        self, checkpoint: Path | None, folder: RunFolder, config: str, machine: Mapping[str, Any]
+    ) -> None:
         self.checkpoint, self.folder = checkpoint, folder
+        self.config, self.machine = config, machine
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load, then forget what is about to be run again: a broken checkpoint destroys nothing."""
-        if self.checkpoint is not None and isinstance(pl_module, CooperModule):
-            load_checkpoint(pl_module, self.checkpoint)
-            self.folder.cut_after(pl_module.rl_step)
+        if isinstance(pl_module, CooperModule):
+            if self.checkpoint is not None:
+                load_checkpoint(pl_module, self.checkpoint)
+                self.folder.cut_after(pl_module.rl_step)
+            self.folder.describe(self.config, self.machine, pl_module.rl_step)
 
 
 class Checkpointing(StepCallback):
@@ -51,9 +60,19 @@ class Checkpointing(StepCallback):
 
     def on_step(self, trainer: L.Trainer, module: CooperModule, record: StepRecord) -> None:
         """Save when it is due."""
-        due = self.every and record.step % self.every == 0
-        if due or record.step == module.max_steps or trainer.should_stop:
-            save_checkpoint(module, self.folder.checkpoint(record.step))
-            steps = self.folder.checkpoint_steps()
-            for old in steps[: -self.keep_last] if self.keep_last else []:
-                shutil.rmtree(self.folder.checkpoint(old))
+        if self.every and record.step % self.every == 0:
+            self._save(module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the last step, whatever ended the run there."""
+        if isinstance(pl_module, CooperModule) and pl_module.rl_step:
+            self._save(pl_module)
+
+    def _save(self, module: CooperModule) -> None:
+        folder = self.folder.checkpoint(module.rl_step)
+        if folder.exists():
+            return
+        save_checkpoint(module, folder)
+        steps = self.folder.checkpoint_steps()
+        for old in steps[: -self.keep_last] if self.keep_last else []:
+            shutil.rmtree(self.folder.checkpoint(old))

@@ -37,12 +37,12 @@ class Evaluation(StepCallback):
         self.evaluator, self.val, self.test, self.folder = evaluator, val, test, folder
         self.every = every
         at_least("evaluation", self, every=1)
-        self.latest: Metrics = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate the start; a resumed run has done so already."""
         if isinstance(pl_module, CooperModule) and pl_module.rl_step == 0:
-            metrics = self._evaluate(pl_module, {**self.val, **self.test}, "evaluation, start")
+            everything = {**self.val, **self.test}
+            metrics = self._evaluate(trainer, pl_module, everything, "evaluation, start")
             self.folder.append_metrics(0, metrics)
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=0)
@@ -51,17 +51,19 @@ class Evaluation(StepCallback):
         """Evaluate when it is due."""
         last = record.step == module.max_steps
         if last:
-            record.metrics.update(
-                self._evaluate(module, {**self.val, **self.test}, "evaluation, end")
-            )
+            everything = {**self.val, **self.test}
+            record.metrics.update(self._evaluate(trainer, module, everything, "evaluation, end"))
         elif record.step % self.every == 0:
-            record.metrics.update(self._evaluate(module, self.val, None))
+            record.metrics.update(self._evaluate(trainer, module, self.val, None))
 
     def _evaluate(
-        self, module: CooperModule, sets: Mapping[str, Sequence[Problem]], title: str | None
+        self,
+        trainer: L.Trainer,
+        module: CooperModule,
+        sets: Mapping[str, Sequence[Problem]],
+        title: str | None,
     ) -> Metrics:
         version = module.updaters["policy"].steps
-        self.latest = self.evaluator(
-            module.policy, module.prompts, sets, version=version, title=title
-        )
-        return self.latest
+        # Lightning opens the precision's context around training_step alone.
+        with trainer.precision_plugin.forward_context():
+            return self.evaluator(module.policy, module.prompts, sets, version=version, title=title)

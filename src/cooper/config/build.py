@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream, require_batch
 from cooper.errors import ConfigError, CooperError, DataError
 from cooper.evaluation import Evaluator
+from cooper.fitting import placed
 from cooper.models import (
     Policy,
     RewardModel,
@@ -257,6 +259,11 @@ class RunBuilder:
         self.stage_seconds[name] = round(time.process_time() - began, 1)
         return folder
 
+    @staticmethod
+    def content(source: Pretrained) -> dict[str, Any]:
+        """Everything about a model's origin that decides what a stage makes of it."""
+        return {**dataclasses.asdict(source), "path": content_of(source.path)}
+
     def source(self, key: str, kinds: tuple[type, ...]) -> Any:
         """Where a model comes from.
 
@@ -289,7 +296,8 @@ class RunBuilder:
         """Stage (a)."""
         settings = {
             "warm_start": plain(self.cfg.warm_start),
-            "problems": plain(self.cfg.data.train),
+            "problems": content_of(plain(self.cfg.data.train)),
+            "trainer": self.trainer,
             "seed": self.cfg.seed,
             "threads": self.cfg.trainer.threads,
         }
@@ -322,7 +330,7 @@ class RunBuilder:
         """Stage (b)."""
         cfg = self.cfg
         settings = {
-            "policy": [content_of(source.path), source.revision],
+            "policy": self.content(source),
             "problems": content_of(plain(cfg.data.train)),
             "columns": [cfg.data.question_column, cfg.data.reference_column],
             "trainer": self.trainer,
@@ -334,15 +342,19 @@ class RunBuilder:
             "seed": cfg.seed,
             "threads": cfg.trainer.threads,
         }
-        run = functools.partial(
-            annotation.run,
-            policy=policy,
-            prompts=prompts,
-            sampler=self.sampler,
-            sampling=self.sampling,
-            rule=self.verifier,
-            seed=cfg.seed,
-        )
+
+        def run(folder: Path) -> None:
+            with placed(policy, self.trainer):
+                annotation.run(
+                    folder,
+                    policy=policy,
+                    prompts=prompts,
+                    sampler=self.sampler,
+                    sampling=self.sampling,
+                    rule=self.verifier,
+                    seed=cfg.seed,
+                )
+
         return self.stage("annotation", settings, run)
 
     def run_reward_training(
@@ -377,7 +389,8 @@ class RunBuilder:
 
         settings = {
             "labels": labels.name,
-            "policy": [content_of(source.path), source.revision],
+            "policy": self.content(source),
+            "trainer": self.trainer,
             "reward_training": plain(self.cfg.reward_training),
             "rule": plain(self.cfg.verifier),
             "seed": self.cfg.seed,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import warnings
 from datetime import datetime
 from pathlib import Path
@@ -101,13 +102,37 @@ def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
 
 
 def open_folder(cfg: DictConfig, folder: RunFolder, resume: Path | None) -> None:
-    """Make the folder, or take an earlier run's up; write what it runs on."""
-    if resume is not None:
-        print(f"resuming after step {int(resume.name)}", flush=True)
+    """Make the folder, or take an earlier run's up and say what is different from then."""
     print(f"run folder: {folder.path}", flush=True)
     folder.path.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder.config, OmegaConf.to_yaml(cfg, resolve=True).encode())
-    write_atomically(folder.environment, json.dumps(environment(), indent=1).encode())
+    if resume is not None:
+        print(f"resuming after step {int(resume.name)}", flush=True)
+        for line in changed_settings(folder, cfg):
+            print(f"  changed: {line}", flush=True)
+
+
+def changed_settings(folder: RunFolder, cfg: DictConfig) -> list[str]:
+    """Settings in which a resumed run differs from what its folder says, as "key: old -> new"."""
+    if not folder.config.is_file():
+        return []
+    old, new = leaves(OmegaConf.load(folder.config)), leaves(cfg)
+    return [
+        f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key != "ckpt_path"
+    ]
+
+
+def leaves(node: Any, key: str = "") -> dict[str, str]:
+    """Plain values of a configuration under their dotted keys, resolved."""
+    if not key:
+        node = plain(node)
+    if not isinstance(node, dict):
+        return {key: str(node)}
+    found: dict[str, str] = {}
+    for name, child in node.items():
+        found.update(leaves(child, f"{key}.{name}" if key else str(name)))
+    return found
 
 
 def settle(cfg: DictConfig) -> None:
@@ -152,7 +177,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     stop = GracefulStop()
     # Restoring comes first, saving last: what is measured and logged lies between.
     callbacks = [
-        Restore(resume, folder),
+        Restore(resume, folder, OmegaConf.to_yaml(cfg, resolve=True), environment()),
         stop,
         Evaluation(run.evaluator, run.val, run.test, cfg.evaluation.every, folder),
         MetricsLog(folder),
@@ -167,17 +192,25 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         **trainer_settings(cfg),
         **{**QUIET, "logger": build_loggers(cfg) or False},
     )
-    status = "failed"
     try:
         trainer.fit(run.module, DataLoader(run.stream, batch_size=None))
-        status = "interrupted" if stop.asked else "finished"
         export(run, folder)
-    except SystemExit:
+        whole = run.module.rl_step == cfg.trainer.max_steps
+        # Ended by Ctrl-C, by a callback of the user's, or by its length.
+        status = "finished" if whole else "interrupted" if stop.asked else "stopped"
+    except (SystemExit, KeyboardInterrupt):
         # Lightning turns a second Ctrl-C into exit(1).
         status = "interrupted"
+    except BaseException:
+        try:
+            finish(cfg, run, folder, "failed")
+        except Exception as second:
+            # What ended the run is what has to be told; this comes beside it.
+            print(f"no summary could be written: {second}", file=sys.stderr, flush=True)
+        raise
     finally:
         stop.restore()
-        finish(cfg, run, folder, status)
+    finish(cfg, run, folder, status)
     return INTERRUPTED if status == "interrupted" else 0
 
 
