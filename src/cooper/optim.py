@@ -20,6 +20,9 @@ Schedule = Literal["constant", "linear", "cosine"]
 class OptimizerSettings:
     """AdamW with a warm-up, a schedule and a gradient clip.
 
+    The schedule counts this model's own optimizer steps: an RL step that was skipped, or that gave
+    no pairs to learn from, does not advance it.
+
     Args:
         lr: peak learning rate.
         weight_decay: decoupled, on all trained parameters (veRL's convention).

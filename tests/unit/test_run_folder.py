@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,22 @@ def runs(tmp_path: Path) -> Path:
 def test_last_is_the_newest_run_with_a_checkpoint(runs: Path) -> None:
     assert find_checkpoint("last", runs, None) == (runs / "2026-02", 12)
     assert find_checkpoint("last", runs, runs / "2026-01") == (runs / "2026-01", 5)
+
+
+def test_last_goes_by_time_not_by_name(runs: Path) -> None:
+    checkpoint(RunFolder(runs / "mine"), 2)
+    for age, run, step in ((30, "mine", 2), (20, "2026-02", 12), (10, "2026-01", 5)):
+        saved = RunFolder(runs / run).checkpoint(step) / "trainer.pt"
+        os.utime(saved, (1e9 - age, 1e9 - age))
+    assert find_checkpoint("last", runs, None) == (runs / "2026-01", 5)
+
+
+def test_a_folder_of_another_name_is_no_checkpoint(runs: Path) -> None:
+    best = runs / "2026-02" / "checkpoints" / "best"
+    best.mkdir()
+    (best / "trainer.pt").touch()
+    with pytest.raises(CheckpointError, match="no checkpoint there"):
+        find_checkpoint(str(best), runs, None)
 
 
 def test_a_run_folder_or_one_of_its_checkpoints(runs: Path) -> None:
