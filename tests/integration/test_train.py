@@ -88,8 +88,29 @@ def test_same_seed_same_curve_other_seed_another(cli, tmp_path):
     assert metrics_of(tmp_path / "a") != metrics_of(tmp_path / "c")
 
 
-@pytest.mark.parametrize("extra", [[], ["algorithm.minibatches=2", "reward=hybrid"]])
+# A part of a user's that draws from torch's global generator, as many do.
+NOISY_REWARD = """
+import torch
+from cooper.rewards import ModelReward, Rewards
+
+class Noisy(ModelReward):
+    def __call__(self, verdicts, scores, problem_of):
+        found = super().__call__(verdicts, scores, problem_of)
+        return Rewards(found.values + torch.rand(len(found.values)), found.keep)
+"""
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [],
+        ["algorithm.minibatches=2", "reward=hybrid"],
+        ["reward._target_=noisy_reward.Noisy"],
+    ],
+    ids=["default", "minibatches", "global-generator"],
+)
 def test_resumed_run_is_the_uninterrupted_one_to_the_bit(cli, tmp_path, extra):
+    (tmp_path / "noisy_reward.py").write_text(NOISY_REWARD)
     lr = ["policy_optimizer.schedule=linear", "checkpoints.every=2", "trainer.max_steps=4", *extra]
     assert cli("paths.run_dir=whole", *lr).code == 0
     assert cli("paths.run_dir=parts", "checkpoints.keep_last=0", *lr).code == 0
@@ -134,6 +155,7 @@ def test_step_in_which_nothing_is_correct_breaks_nothing(cli, tmp_path):
     assert result.code == 0, result.err
     last = metrics_of(tmp_path / "r")[-1]
     assert last["pairs/built"] == 0
+    assert "reward_model/loss" not in last
     assert last["pairs/dropped_no_correct"] == 6
     assert last["completions/truncated_frac"] > 0
 
