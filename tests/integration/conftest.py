@@ -10,8 +10,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from small_runs import SMALL
 
-from cooper.cli.errors import guarded
-from cooper.cli.train import run as cooper_train
+from cooper.cli.train import main
 
 
 @dataclass
@@ -34,6 +33,7 @@ def cli(tmp_path, monkeypatch, capsys, stage_cache):
     """``cli("reward=rule")``: the embedded task, small; ``cli(..., small=False)``: as it is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])  # main() adds to it
 
     def call(*overrides: str, small: bool = True) -> Result:
         # Hydra takes its flags in front of the overrides.
@@ -43,8 +43,10 @@ def cli(tmp_path, monkeypatch, capsys, stage_cache):
         given = [*flags, *small_ones, f"paths.cache_dir={stage_cache}", *rest]
         monkeypatch.setattr(sys, "argv", ["cooper-train", *given])
         GlobalHydra.instance().clear()
-        code = guarded("cooper-train", cooper_train)
+        with pytest.raises(SystemExit) as ended:
+            main()
         captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
+        assert isinstance(ended.value.code, int)
+        return Result(ended.value.code, captured.out, captured.err)
 
     return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from small_runs import rollouts_of
 
 from cooper.testing import write_policy
 
@@ -100,14 +101,14 @@ def test_component_of_the_users_own_project(cli, tmp_path):
     )
     (tmp_path / "mine" / "verifier").mkdir(parents=True)
     (tmp_path / "mine" / "verifier" / "long.yaml").write_text("_target_: mine.Long\nleast: 10\n")
-    import sys
-
-    sys.path.insert(0, str(tmp_path))  # as the console script does with the working directory
-    try:
-        result = cli("--config-dir=mine", "verifier=long", "reward=rule", "trainer.max_steps=1")
-    finally:
-        sys.path.remove(str(tmp_path))
+    # mine.py is found because it lies in the working directory.
+    one_step = ("reward=rule", "trainer.max_steps=1", "paths.run_dir=r")
+    result = cli("--config-dir=mine", "verifier=long", *one_step)
     assert result.code == 0, result.err
+    rows = rollouts_of(tmp_path / "r", 1)
+    long = [len(row["completion"]) >= 10 for row in rows]
+    assert [row["verdict"] == "correct" for row in rows] == long
+    assert len(set(long)) == 2
 
 
 def check(result, expected, tmp_path):

@@ -68,13 +68,15 @@ def test_both_models_move_under_cooper_and_only_the_policy_under_static(cli, tmp
     assert cli("paths.run_dir=c").code == 0
     assert cli("paths.run_dir=s", "reward=static").code == 0
     assert cli("paths.run_dir=u", "reward=rule").code == 0
-    start = [
-        weights(folder)
-        for folder in (stage_cache / "reward_model").iterdir()
-        if (folder / "settings.json").is_file()
-    ]
-    assert any(same(weights(tmp_path / "s" / "reward_model"), w) for w in start)
-    assert not any(same(weights(tmp_path / "c" / "reward_model"), w) for w in start)
+
+    def is_a_start(run, model, stage):
+        starts = [file.parent for file in (stage_cache / stage).glob("*/settings.json")]
+        assert starts
+        return any(same(weights(tmp_path / run / model), weights(start)) for start in starts)
+
+    assert not any(is_a_start(run, "policy", "warm_start") for run in "csu")
+    assert is_a_start("s", "reward_model", "reward_model")
+    assert not is_a_start("c", "reward_model", "reward_model")
     assert not (tmp_path / "u" / "reward_model").exists()
     assert sum(row.get("pairs/built", 0) for row in metrics_of(tmp_path / "c")) > 0
 
@@ -86,8 +88,29 @@ def test_same_seed_same_curve_other_seed_another(cli, tmp_path):
     assert metrics_of(tmp_path / "a") != metrics_of(tmp_path / "c")
 
 
-@pytest.mark.parametrize("extra", [[], ["algorithm.minibatches=2", "reward=hybrid"]])
+# A part of a user's that draws from torch's global generator, as many do.
+NOISY_REWARD = """
+import torch
+from cooper.rewards import ModelReward, Rewards
+
+class Noisy(ModelReward):
+    def __call__(self, verdicts, scores, problem_of):
+        found = super().__call__(verdicts, scores, problem_of)
+        return Rewards(found.values + torch.rand(len(found.values)), found.keep)
+"""
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        [],
+        ["algorithm.minibatches=2", "reward=hybrid"],
+        ["reward._target_=noisy_reward.Noisy"],
+    ],
+    ids=["default", "minibatches", "global-generator"],
+)
 def test_resumed_run_is_the_uninterrupted_one_to_the_bit(cli, tmp_path, extra):
+    (tmp_path / "noisy_reward.py").write_text(NOISY_REWARD)
     lr = ["policy_optimizer.schedule=linear", "checkpoints.every=2", "trainer.max_steps=4", *extra]
     assert cli("paths.run_dir=whole", *lr).code == 0
     assert cli("paths.run_dir=parts", "checkpoints.keep_last=0", *lr).code == 0
@@ -205,6 +228,7 @@ def test_step_in_which_nothing_is_correct_breaks_nothing(cli, tmp_path):
     assert result.code == 0, result.err
     last = metrics_of(tmp_path / "r")[-1]
     assert last["pairs/built"] == 0
+    assert "reward_model/loss" not in last
     assert last["pairs/dropped_no_correct"] == 6
     assert last["completions/truncated_frac"] > 0
 
@@ -254,3 +278,9 @@ def test_models_and_data_from_disk(cli, checkpoints, tmp_path):
     assert rows[-1]["verifier/undecided"] == 0
     assert "val/rows/avg_at_2" in rows[0]
     assert rollouts_of(tmp_path / "r", 1)[0]["question"].startswith("Natalia sold")
+    # Without a right answer there is no pair, so the reward model ends as it was given; the
+    # policy has taken two steps at the paper's learning rate.
+    given, trained = weights(checkpoints / "policy"), weights(tmp_path / "r" / "policy")
+    assert same(weights(tmp_path / "r" / "reward_model"), weights(checkpoints / "reward_model"))
+    assert not same(trained, given)
+    assert all(torch.allclose(trained[k], given[k], rtol=0, atol=1e-4) for k in given)

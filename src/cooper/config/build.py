@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import hydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from cooper.annotation import LABELLED, HybridAnnotation, read_labelled
 from cooper.config.validate import needs_reward_model, one_line
@@ -65,12 +65,9 @@ def instantiate(node: Any, key: str, **provided: Any) -> Any:
 
 def plain(node: Any) -> Any:
     """A part of the configuration as plain Python values, interpolations resolved."""
-    if isinstance(node, (DictConfig, ListConfigLike)):
+    if isinstance(node, (DictConfig, ListConfig)):
         return OmegaConf.to_container(node, resolve=True)
     return node
-
-
-ListConfigLike = type(OmegaConf.create([]))
 
 
 @dataclass
