@@ -22,9 +22,11 @@ KEYS = (
 
 
 def test_ten_steps(cli, tmp_path):
+    # The default weight of the KL is too small for ten steps to show it.
     result = cli(
         "paths.run_dir=r", "trainer.max_steps=10", "negatives=mixed", "reward=hybrid",
         "algorithm.minibatches=2", "algorithm.micro_batch_size=5", "sampling.top_p=0.98",
+        "algorithm.kl_coef=0.1",
     )  # fmt: skip
     assert result.code == 0, result.err
     curve = [{k: row.get(k) for k in KEYS} for row in metrics_of(tmp_path / "r")[1:]]

@@ -180,6 +180,14 @@ def test_only_the_item_of_a_dead_worker_fails(make_pool: Callable[..., WorkerPoo
     ]
 
 
+def test_ctrl_c_leaves_items_alone(make_pool: Callable[..., WorkerPool]) -> None:
+    """The terminal sends it to the workers too, while the run finishes its step with them."""
+    pool = make_pool()
+    (pid,) = run(pool, ["pid", 0])
+    interrupt = ["signal", int(signal.SIGINT)]
+    assert run(pool, interrupt, ["echo", 1], ["pid", 0]) == [None, 1, pid]
+
+
 def test_a_worker_killed_while_idle_costs_no_item(make_pool: Callable[..., WorkerPool]) -> None:
     pool = make_pool()
     (pid,) = run(pool, ["pid", 0])
