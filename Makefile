@@ -32,7 +32,7 @@ lint: $(INSTALLED)  ## style, import layers
 	@$(BIN)/lint-imports
 
 types: $(INSTALLED)  ## static types
-	@$(BIN)/pyright --pythonpath $(BIN)/python
+	@$(BIN)/pyright -p pyproject.toml --pythonpath $(BIN)/python
 
 clean:  ## remove the environment and build results
 	rm -rf $(VENV) build dist *.egg-info src/*.egg-info
