@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from transformers import get_scheduler
 
-from cooper.checks import at_least, one_of
+from cooper.checks import at_least, at_most, one_of
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -50,9 +50,14 @@ class OptimizerSettings:
             ValueError: a setting is out of its range.
         """
         at_least(
-            "optimizer", self, lr=0, weight_decay=0, eps=0, clip_norm=0, warmup_steps=0,
-            warmup_ratio=0,
-        )  # fmt: skip
+            "optimizer", self, lr=0, weight_decay=0, clip_norm=0, warmup_steps=0, warmup_ratio=0
+        )
+        at_most("optimizer", self, warmup_ratio=1)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas={list(self.betas)}: each must lie in [0, 1)")
+        if not self.eps > 0:
+            # A weight without a gradient would move by 0/0.
+            raise ValueError(f"optimizer.eps={self.eps}: must be above 0")
         one_of("optimizer.schedule", self.schedule, ("constant", "linear", "cosine"))
 
     def build(
@@ -68,7 +73,7 @@ class OptimizerSettings:
         optimizer = torch.optim.AdamW(
             trained,
             lr=self.lr,
-            betas=(self.betas[0], self.betas[1]),
+            betas=(float(self.betas[0]), float(self.betas[1])),  # 0 is read as an int
             eps=self.eps,
             weight_decay=self.weight_decay,
             fused=True,  # one pass over the weights, on CPU too

@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from cooper.annotation import agree
 from cooper.checks import at_least
+from cooper.errors import DataError
 from cooper.fitting import SupervisedModule, fit, placed
 from cooper.functional import binary_cross_entropy
 from cooper.models.reward_model import RewardModel
@@ -127,6 +128,12 @@ class _Batches:
         self.num_swapped = round(swapped_share * batch_size)
         self.num_wrong = batch_size - self.num_right - self.num_swapped
         self.seed = seed
+        if not self.right or not self.wrong:
+            raise DataError(
+                f"annotation: {len(self.right)} right and {len(self.wrong)} wrong completions are "
+                "left to train on, and both are needed; raise annotation.num_problems or "
+                "annotation.completions"
+            )
         self.references: dict[str, list[str]] = {}
         for item in items:
             self.references.setdefault(item.source, []).append(item.reference)

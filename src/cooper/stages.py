@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import transformers
 
+from cooper.errors import ConfigError
+
 _SETTINGS = "settings.json"
 # What the stages are made of. A changed line there may change what a stage gives.
 _SOURCES = (
@@ -72,6 +74,9 @@ class StageCache:
                 among them. The versions of torch and transformers and a digest of the stages'
                 own code are added, since they give other weights too.
             build: fills the folder it is given.
+
+        Raises:
+            ConfigError: the folder cannot be made.
         """
         content = {
             "stage": stage,
@@ -86,8 +91,14 @@ class StageCache:
         if self.enabled and (folder / _SETTINGS).is_file():
             self.say(f"{stage}: unchanged settings, taken from the cache ({folder})")
             return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=folder.parent))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            building = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=folder.parent))
+        except OSError as error:
+            raise ConfigError(
+                f"paths.cache_dir={self.root}: cannot be written ({error.strerror}); give another "
+                "folder for the stages before RL"
+            ) from error
         try:
             build(building)
             (building / _SETTINGS).write_text(text)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from cooper.checks import at_least, at_most
 from cooper.data.prompts import PromptBuilder
 from cooper.fitting import SupervisedModule, fit
 from cooper.functional import pad_sequences
@@ -57,6 +58,8 @@ class WarmStart:
         self.batch_size = batch_size
         self.template_share = template_share
         self.optimizer = optimizer
+        at_least("warm_start", self, steps=1, batch_size=1, template_share=0)
+        at_most("warm_start", self, template_share=1)
 
     def run(self, folder: Path, seed: int, trainer: dict[str, Any]) -> None:
         """Train, and save model and tokenizer in Hugging Face form.

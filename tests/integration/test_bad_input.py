@@ -7,6 +7,7 @@ import json
 import pytest
 from small_runs import rollouts_of
 
+from cooper.stages import StageCache
 from cooper.testing import write_policy
 
 
@@ -44,6 +45,11 @@ CASES = {
         ["verifier._target_=nowhere.Thing", "cannot be imported"],
     ),
     "group of one": (["group_size=1"], ["group_size=1", "2 or more"]),
+    "demonstrations of another task": (
+        ["data=jsonl", "data.train=t.jsonl", "data.val=v.jsonl", "reward=rule"],
+        ["warm start demonstrates", "data.train=t.jsonl", "policy=hf"],
+    ),
+    "no problems in a step": (["data.problems_per_step=0"], ["data.problems_per_step=0"]),
     "greedy rollouts": (["sampling.temperature=0"], ["sampling.temperature=0"]),
     "pure bf16": (["trainer.precision=bf16-true"], ["trainer.precision=bf16-true", "bf16-mixed"]),
     "no path": (["policy=hf"], ["policy.path=???", "give policy.path"]),
@@ -51,14 +57,105 @@ CASES = {
     "nothing to resume": (["ckpt_path=last"], ["ckpt_path=last", "no checkpoint"]),
     "not an override": (["a b"], ["cannot be read"]),
     "too few problems": (["data.train.size=3"], ["data.train", "3 problems"]),
+    "unknown accelerator": (["trainer.accelerator=foo"], ["trainer.accelerator=foo", "give cpu"]),
+    "accelerator that is not here": (["trainer.accelerator=tpu"], ["trainer.accelerator=tpu"]),
+    "betas": (
+        ["policy_optimizer.betas=[1.5,0.9]"],
+        ["policy_optimizer.betas=[1.5, 0.9]", "[0, 1)"],
+    ),
+    "betas of a stage": (["warm_start.optimizer.betas=[-1,0]"], ["warm_start.optimizer.betas"]),
+    "eps": (["policy_optimizer.eps=0"], ["policy_optimizer.eps=0", "above 0"]),
+    "warm-up": (
+        ["reward_model_optimizer.warmup_ratio=1.5"],
+        ["reward_model_optimizer.warmup_ratio=1.5", "at most 1"],
+    ),
+    "range of a part's part": (
+        ["annotation.judge.error_rate=2"],
+        ["annotation.judge.error_rate=2", "[0, 1]"],
+    ),
+    "steps of a stage": (["warm_start.steps=0"], ["warm_start.steps=0", "at least 1"]),
+    "share": (["warm_start.template_share=1.5"], ["template_share=1.5", "at most 1"]),
+    "odd heads": (["warm_start.model.hidden_size=12"], ["num_heads=4", "half of hidden_size=12"]),
+    "empty mini-batches": (
+        ["algorithm.minibatches=33", "group_size=4", "data.problems_per_step=8"],
+        ["algorithm.minibatches=33", "group_size=4"],
+    ),
+    "not a number": (["sampling.temperature=nan"], ["sampling.temperature=nan", "finite"]),
+    "infinite": (["policy_optimizer.lr=inf"], ["policy_optimizer.lr=inf", "finite"]),
+    "more than 64 bits": (["data.train.size=1" + "0" * 30], ["data.train.size=1", "2^63"]),
+    "threads": (["trainer.threads=100000"], ["trainer.threads=100000", "1024"]),
+    "negative temperature": (["evaluation.temperature=-1"], ["evaluation.temperature=-1.0"]),
+    "negative prompt": (["prompt.max_tokens=-1"], ["prompt.max_tokens=-1", "no limit"]),
+    "empty path": (["ckpt_path=''"], ["ckpt_path=''", "empty"]),
+    "name of two folders": (["name=a/b"], ["name=a/b", "without /"]),
+    "no component": (["annotation.judge=null"], ["annotation.judge=null", "gives Verifier"]),
+    "text for a component": (
+        ["warm_start.optimizer=adam"],
+        ["optimizer=adam", "OptimizerSettings"],
+    ),
+    "component of another kind": (
+        ["annotation.judge={_target_: cooper.samplers.HFSampler}"],
+        ["annotation.judge", "gives Verifier"],
+    ),
+    "called at once": (
+        ["warm_start.corpus._partial_=false"],
+        ["warm_start.corpus=", "_partial_=true"],
+    ),
+    "flag of Hydra": (["warm_start.corpus._partial_=3"], ["_partial_=3", "true or false"]),
+    "root of another kind": (
+        ["negatives._target_=cooper.samplers.HFSampler"],
+        ["negatives=cooper.samplers.HFSampler", "no NegativeGenerator"],
+    ),
+    "nothing for a root": (
+        ["++reward_objective=null"],
+        ["reward_objective=null", "RewardObjective"],
+    ),
+    "problems that are none": (
+        ["+data.val.words={_target_: builtins.str, object: abc}"],
+        ["data.val.words", "Problems"],
+    ),
+    "logger that is not installed": (["logger=wandb"], ["logger", "wandb"]),
+    "value of the logger": (["logger.version=1.5"], ["logger.version=1.5", "null"]),
+    "callback": (
+        ["+callbacks.a._target_=builtins.dict"],
+        ["callbacks.a=builtins.dict", "Callback"],
+    ),
+    "keyword of TensorBoard's": (["+logger.foo=1"], ["logger", "'foo'"]),
+    "folder of the logger": (["logger.save_dir=here/x"], ["logger.save_dir=here/x"]),
+    "callback that Lightning refuses": (
+        ["+callbacks.a._target_=lightning.pytorch.callbacks.ModelCheckpoint"],
+        ["callbacks=['a']", "enable_checkpointing"],
+    ),
+    "callback that does not build": (
+        ["+callbacks.a={_target_: lightning.pytorch.callbacks.Timer, duration: abc}"],
+        ["callbacks.a", "duration"],
+    ),
+    "root in a file's place": (["paths.root=here/runs"], ["paths.run_dir=here/runs", "paths.root"]),
+    "folder in a file's place": (["paths.run_dir=here"], ["paths.run_dir=here", "Not a directory"]),
+    "folder where none can be": (["paths.run_dir=/proc/x"], ["paths.run_dir=/proc/x", "/proc"]),
+    "cache in a file's place": (["paths.cache_dir=here/c"], ["paths.cache_dir=here/c"]),
     "empty component": (["data.val.arithmetic.size=0"], ["data.val.arithmetic", "empty"]),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_settings(cli, tmp_path, case):
+def test_settings(cli, tmp_path, monkeypatch, case):
     overrides, expected = CASES[case]
+    (tmp_path / "here").write_text("a file where a folder is wanted")
+    monkeypatch.setattr(StageCache, "folder", no_stage_may_run(StageCache.folder))
     check(cli(*overrides, small=False), expected, tmp_path)
+
+
+def no_stage_may_run(folder):
+    """A stage takes minutes: what is refused has to be refused before."""
+
+    def at_once(self, stage, settings, build):
+        def run(_):
+            pytest.fail(f"stage {stage} ran")
+
+        return folder(self, stage, settings, run)
+
+    return at_once
 
 
 FILES = {
@@ -109,6 +206,26 @@ def test_component_of_the_users_own_project(cli, tmp_path):
     long = [len(row["completion"]) >= 10 for row in rows]
     assert [row["verdict"] == "correct" for row in rows] == long
     assert len(set(long)) == 2
+
+
+CLOSING = """
+from cooper.verifiers import NumericVerifier
+class Noted(NumericVerifier):
+    closed = 0
+    def close(self):
+        Noted.closed += 1
+        super().close()
+"""
+
+
+def test_what_was_built_is_closed_when_a_later_part_fails(cli, tmp_path, monkeypatch):
+    (tmp_path / "noted.py").write_text(CLOSING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    overrides = ("verifier._target_=noted.Noted", "reward=rule", "policy=hf", "policy.path=./none")
+    check(cli(*overrides, small=False), ["policy.path=./none"], tmp_path)
+    import noted
+
+    assert noted.Noted.closed == 1
 
 
 def check(result, expected, tmp_path):

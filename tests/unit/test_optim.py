@@ -70,3 +70,23 @@ def test_only_trained_parameters() -> None:
 def test_ranges(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=rf"optimizer\.{next(iter(wrong))}="):
         OptimizerSettings(**{"lr": 1.0, **wrong})
+
+
+def test_whole_numbers_for_betas() -> None:
+    optimizer, _ = OptimizerSettings(lr=1.0, betas=(0, 0)).build([nn.Parameter(torch.zeros(1))], 1)
+    assert optimizer.param_groups[0]["betas"] == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"betas": (1.0, 0.9)},
+        {"betas": (0.9, -0.1)},
+        {"eps": 0.0},
+        {"warmup_ratio": 1.1},
+        {"lr": -1},
+    ],
+)
+def test_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"optimizer.{next(iter(bad))}="):
+        OptimizerSettings(**{"lr": 1.0, **bad})

@@ -5,24 +5,28 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import re
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import hydra
-from hydra.errors import InstantiationException
+import lightning as L
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from cooper.annotation import LABELLED, HybridAnnotation, read_labelled
-from cooper.config.validate import needs_reward_model, one_line
+from cooper.config.validate import check_writable, is_target, needs_reward_model, one_line, shown
 from cooper.data.jsonl import JsonlProblems
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream, require_batch
 from cooper.errors import ConfigError, CooperError, DataError
 from cooper.evaluation import Evaluator
-from cooper.fitting import placed
+from cooper.fitting import QUIET, placed
 from cooper.models import (
     Policy,
     RewardModel,
@@ -32,6 +36,9 @@ from cooper.models import (
 )
 from cooper.models.sources import FirstStage, Pretrained, WarmStarted
 from cooper.module import CooperModule
+from cooper.negatives import NegativeGenerator
+from cooper.objectives import PolicyObjective, RewardObjective
+from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder
 from cooper.reward_training import RewardTraining
 from cooper.rewards import Reward
@@ -41,26 +48,47 @@ from cooper.types import Problem, SamplingParams
 from cooper.verifiers.base import Verifier
 from cooper.warm_start import WarmStart
 
+T = TypeVar("T")
 
-def instantiate(node: Any, key: str, **provided: Any) -> Any:
+_FULL_KEY = re.compile(r"full_key: (\S+)")
+# "lr=-1: ..." or "optimizer.lr=-1: ...", as components say it that do not know their place.
+_REFUSED = re.compile(r"(?:[\w.]+\.)?(\w+=.*)", re.DOTALL)
+
+
+def instantiate(node: Any, key: str, kind: type[T], **provided: Any) -> T:
     """Build one component; whatever goes wrong names its key.
 
     Args:
         node: with a ``_target_``.
         key: its dotted name.
+        kind: what it has to be.
         **provided: keywords that the run gives.
 
     Raises:
-        ConfigError: the component refuses its values.
+        ConfigError: the component refuses its values, or is of another kind.
     """
+    wrong = ConfigError(f"{key}={shown(node)}: gives no {kind.__name__}; give the _target_ of one")
+    if not is_target(node):
+        raise wrong
     try:
-        return hydra.utils.instantiate(node, _convert_="all", **provided)
-    except InstantiationException as error:
+        part = hydra.utils.instantiate(node, _convert_="all", **provided)
+    except Exception as error:
         cause = error.__cause__
         if isinstance(cause, CooperError):
             raise cause from error
-        text = one_line(cause or error)
-        raise ConfigError(text if key in text else f"{key}: {text}") from error
+        raise ConfigError(_named(one_line(cause or error), key, error)) from error
+    if not isinstance(part, kind):
+        raise wrong
+    return part
+
+
+def _named(text: str, key: str, error: Exception) -> str:
+    """Put the dotted name of the part that refused its value in front; Hydra knows which it was."""
+    where = _FULL_KEY.search(str(error))
+    refused = _REFUSED.match(text)
+    if where and refused:
+        return f"{where[1]}.{refused[1]}"
+    return text if key in text else f"{where[1] if where else key}: {text}"
 
 
 def plain(node: Any) -> Any:
@@ -79,14 +107,10 @@ class Run:
     evaluator: Evaluator
     val: dict[str, Sequence[Problem]]
     test: dict[str, Sequence[Problem]]
-    closers: list[Any] = field(default_factory=list)
+    callbacks: list[L.Callback] = field(default_factory=list)  # the user's own
+    loggers: list[Logger] = field(default_factory=list)
     stage_seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
     notes: list[str] = field(default_factory=list)
-
-    def close(self) -> None:
-        """Give processes and engines back."""
-        for part in self.closers:
-            part.close()
 
 
 class RunBuilder:
@@ -94,10 +118,12 @@ class RunBuilder:
 
     Args:
         cfg: checked by :func:`cooper.config.validate.validate`.
+        closing: takes what gives processes and engines back, also when a later part fails.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
+    def __init__(self, cfg: DictConfig, closing: ExitStack) -> None:
         self.cfg = cfg
+        self.closing = closing
         self.trainer = trainer_settings(cfg)
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
         self.stage_seconds: dict[str, float] = {}
@@ -109,43 +135,51 @@ class RunBuilder:
             CooperError: something that the user can mend.
         """
         cfg = self.cfg
+        callbacks, loggers = build_callbacks(cfg), build_loggers(cfg)
+        check_trainer(cfg, callbacks)
         train = self.problems(cfg.data.train, "data.train")
         val = self.sets(cfg.data.val, "data.val")
         test = self.sets(cfg.data.test, "data.test")
         require_batch(train, cfg.data.problems_per_step)
-        self.verifier: Verifier = instantiate(cfg.verifier, "verifier")
-        self.sampler: Sampler = instantiate(cfg.sampler, "sampler")
+        self.verifier = instantiate(cfg.verifier, "verifier", Verifier)
+        self.sampler = instantiate(cfg.sampler, "sampler", Sampler)
         self.sampling = SamplingParams(**plain(cfg.sampling))
-        reward: Reward = instantiate(cfg.reward, "reward")
-        negatives = instantiate(cfg.negatives, "negatives")
-        pairs: PairBuilder = instantiate(
-            cfg.pairs, "pairs", verifier=self.verifier, negatives=negatives
+        reward = instantiate(cfg.reward, "reward", Reward)
+        negatives = instantiate(cfg.negatives, "negatives", NegativeGenerator)
+        pairs = instantiate(
+            cfg.pairs, "pairs", PairBuilder, verifier=self.verifier, negatives=negatives
         )
-        objective = instantiate(cfg.algorithm, "algorithm")
-        reward_objective = instantiate(cfg.reward_objective, "reward_objective")
+        objective = instantiate(cfg.algorithm, "algorithm", PolicyObjective)
+        reward_objective = instantiate(cfg.reward_objective, "reward_objective", RewardObjective)
         optimizers = {
-            name: instantiate(cfg[name], name)
+            name: instantiate(cfg[name], name, OptimizerSettings)
             for name in ("policy_optimizer", "reward_model_optimizer")
         }
         evaluator = self.evaluator()
+        for part in (self.verifier, self.sampler, negatives, evaluator.verifier):
+            self.closing.callback(part.close)
 
         # Everything that may refuse its settings comes before the first stage, which takes long.
         policy_source = self.source("policy", (Pretrained, WarmStarted))
         reward_model, reward_source = None, None
         if reward.needs_model:
             reward_source = self.source("reward_model", (Pretrained, FirstStage))
-        warm_start = self.stage_part("warm_start", isinstance(policy_source, WarmStarted), train)
-        first_stage = isinstance(reward_source, FirstStage)
-        annotation = self.stage_part("annotation", first_stage, train)
-        reward_training = self.stage_part("reward_training", first_stage, None)
+        warm_start = annotation = reward_training = None
+        if isinstance(policy_source, WarmStarted):
+            warm_start = instantiate(cfg.warm_start, "warm_start", WarmStart, problems=train)
+        if isinstance(reward_source, FirstStage):
+            annotation = instantiate(cfg.annotation, "annotation", HybridAnnotation, problems=train)
+            self.closing.callback(annotation.judge.close)
+            reward_training = instantiate(cfg.reward_training, "reward_training", RewardTraining)
         if isinstance(reward_source, Pretrained):
             reward_model = self.reward_model(reward_source)
 
         if warm_start is not None:
             policy_source = self.run_warm_start(warm_start)
+        policy_source = cast(Pretrained, policy_source)
         policy = self.policy(policy_source)
         prompts = self.prompts(policy)
-        if first_stage:
+        if annotation is not None and reward_training is not None:
             labels = self.run_annotation(annotation, policy_source, policy, prompts)
             source = self.run_reward_training(
                 reward_training, labels, annotation.judge, policy_source
@@ -191,7 +225,8 @@ class RunBuilder:
             evaluator=evaluator,
             val=val,
             test=test,
-            closers=[self.verifier, evaluator.verifier, negatives, self.sampler],
+            callbacks=callbacks,
+            loggers=loggers,
             stage_seconds=self.stage_seconds,
             notes=notes,
         )
@@ -210,9 +245,13 @@ class RunBuilder:
             )
         if not isinstance(node, DictConfig) or "_target_" not in node:
             raise ConfigError(f"{key}={node}: give a JSON Lines file or a component with _target_")
-        found = instantiate(node, key)
+        found: Any = instantiate(node, key, object)
+        if not (hasattr(found, "__len__") and hasattr(found, "__getitem__")):
+            raise ConfigError(f"{key}={node['_target_']}: gives no sequence of problems; give one")
         if not len(found):
             raise DataError(f"{key}: the data set is empty; at least one problem is needed")
+        if not isinstance(found[0], Problem):
+            raise DataError(f"{key}: holds {type(found[0]).__name__}s; it has to hold Problems")
         return found
 
     def sets(self, node: Any, key: str) -> dict[str, Sequence[Problem]]:
@@ -240,7 +279,7 @@ class RunBuilder:
             top_p=settings.pop("top_p"),
         )
         return Evaluator(
-            verifier=instantiate(self.cfg.evaluation.verifier, "evaluation.verifier"),
+            verifier=instantiate(self.cfg.evaluation.verifier, "evaluation.verifier", Verifier),
             sampler=self.sampler,
             sampling=params,
             seed=self.cfg.seed,
@@ -267,7 +306,7 @@ class RunBuilder:
         Raises:
             ConfigError: the component is no such source.
         """
-        source = instantiate(self.cfg[key], key)
+        source = instantiate(self.cfg[key], key, object)
         if not isinstance(source, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise ConfigError(
@@ -275,19 +314,6 @@ class RunBuilder:
                 f"conf/{key}"
             )
         return source
-
-    def stage_part(self, key: str, used: bool, problems: Sequence[Problem] | None) -> Any:
-        """Build the component of a stage, or nothing where the run has no such stage.
-
-        Raises:
-            ConfigError: the stage is needed and has no component.
-        """
-        if not used:
-            return None
-        if self.cfg[key] is None:
-            raise ConfigError(f"{key}=null: this run has that stage; choose an option of {key}")
-        provided = {} if problems is None else {"problems": problems}
-        return instantiate(self.cfg[key], key, **provided)
 
     def run_warm_start(self, warm_start: WarmStart) -> Pretrained:
         """Stage (a)."""
@@ -430,24 +456,52 @@ def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
     }
 
 
-def build_callbacks(cfg: DictConfig) -> list[Any]:
+def check_trainer(cfg: DictConfig, callbacks: list[L.Callback]) -> None:
+    """Find out whether this machine has the accelerator, and Lightning takes the callbacks.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    try:
+        L.Trainer(**trainer_settings(cfg), **QUIET)
+    except Exception as error:
+        raise ConfigError(
+            f"trainer.accelerator={cfg.trainer.accelerator}: {one_line(error).rstrip('.!')}; give "
+            "cpu, or auto for what this machine has"
+        ) from error
+    try:
+        L.Trainer(callbacks=callbacks, **trainer_settings(cfg), **QUIET)
+    except Exception as error:
+        raise ConfigError(f"callbacks={list(cfg.callbacks)}: {one_line(error)}") from error
+
+
+def build_callbacks(cfg: DictConfig) -> list[L.Callback]:
     """The user's own callbacks."""
     nodes = cast(Mapping[str, Any], cfg.callbacks or {})
-    return [instantiate(nodes[name], f"callbacks.{name}") for name in nodes]
+    return [instantiate(nodes[name], f"callbacks.{name}", L.Callback) for name in nodes]
 
 
-def build_loggers(cfg: DictConfig) -> list[Any]:
-    """The logger of the run, or none."""
-    if cfg.logger is None or cfg.logger.get("_target_") is None:
+def build_loggers(cfg: DictConfig) -> list[Logger]:
+    """The logger of the run, or none. No file is made before it logs."""
+    if not is_target(cfg.logger):
         return []
-    return [instantiate(cfg.logger, "logger")]
+    logger = instantiate(cfg.logger, "logger", Logger)
+    if logger.save_dir:
+        check_writable("logger.save_dir", Path(logger.save_dir))
+    if isinstance(logger, TensorBoardLogger):
+        # It hands what it does not know on to a writer, which refuses it only when it first logs.
+        with tempfile.TemporaryDirectory() as folder:
+            trial = instantiate(cfg.logger, "logger", TensorBoardLogger, save_dir=folder)
+            try:
+                trial.experiment.close()
+            except TypeError as error:
+                raise ConfigError(f"logger: {one_line(error)}; leave it out") from error
+    return [logger]
 
 
 __all__ = [
     "Run",
     "RunBuilder",
-    "build_callbacks",
-    "build_loggers",
     "instantiate",
     "needs_reward_model",
     "plain",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import sys
@@ -28,12 +29,10 @@ from cooper.checkpoints import read_state, save_model
 from cooper.config.build import (
     Run,
     RunBuilder,
-    build_callbacks,
-    build_loggers,
     plain,
     trainer_settings,
 )
-from cooper.config.validate import validate
+from cooper.config.validate import check_writable, validate
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
 from cooper.errors import CheckpointError
 from cooper.fitting import QUIET
@@ -59,13 +58,12 @@ def train(cfg: DictConfig) -> int:
     """
     validate(cfg)
     folder, resume = choose_folder(cfg)
+    check_writable("paths.run_dir", folder.path)
     settle(cfg)
-    run = RunBuilder(cfg).build()
-    try:
+    with contextlib.ExitStack() as closing:
+        run = RunBuilder(cfg, closing).build()
         open_folder(cfg, folder, resume)
         return fit(cfg, run, folder, resume)
-    finally:
-        run.close()
 
 
 def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
@@ -183,14 +181,14 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         MetricsLog(folder),
         RolloutLog(folder, **plain(cfg.rollouts)),
         StepProgress(f"RL ({cfg.name})"),
-        *build_callbacks(cfg),
+        *run.callbacks,
         Checkpointing(folder, **plain(cfg.checkpoints)),
     ]
     trainer = L.Trainer(
         max_epochs=1,
         callbacks=callbacks,
         **trainer_settings(cfg),
-        **{**QUIET, "logger": build_loggers(cfg) or False},
+        **{**QUIET, "logger": run.loggers or False},
     )
     try:
         trainer.fit(run.module, DataLoader(run.stream, batch_size=None))

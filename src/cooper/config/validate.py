@@ -7,11 +7,14 @@ missing, that plain values have the type it names. Then the rules between fields
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import inspect
+import tempfile
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -48,12 +51,29 @@ def validate(cfg: DictConfig) -> None:
         mend = _MENDS.get(key, f"give {key}=VALUE")
         raise ConfigError(f"{key}=???: a value is needed; {mend}")
     try:
-        OmegaConf.resolve(OmegaConf.create(OmegaConf.to_container(active)))
+        resolved = OmegaConf.to_container(active, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
+    check_numbers(resolved)
     for key, node in components(active):
         check_component(key, node)
     cross_check(cfg)
+
+
+def check_numbers(node: Any, key: str = "") -> None:
+    """Check that every number is one to count with: neither infinite nor NaN, at most 64 bits.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    if isinstance(node, dict):
+        for name, child in node.items():
+            check_numbers(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            check_numbers(child, f"{key}[{index}]")
+    elif isinstance(node, (int, float)) and not abs(node) < 2**63:
+        raise ConfigError(f"{key}={node}: must be a finite number below 2^63; give such a number")
 
 
 def relevant(cfg: DictConfig) -> DictConfig:
@@ -68,10 +88,10 @@ def relevant(cfg: DictConfig) -> DictConfig:
     return active
 
 
-def is_target(node: Any, name: str) -> bool:
-    """Whether a node's ``_target_`` ends with a class name."""
+def is_target(node: Any, name: str | None = None) -> bool:
+    """Whether a node has a ``_target_``, one that ends with a class name where that is given."""
     target = node.get("_target_") if isinstance(node, Mapping | DictConfig) else None
-    return isinstance(target, str) and target.rsplit(".", 1)[-1] == name
+    return isinstance(target, str) and name in (None, target.rsplit(".", 1)[-1])
 
 
 def needs_reward_model(cfg: DictConfig) -> bool:
@@ -170,6 +190,8 @@ def check_component(key: str, node: DictConfig) -> None:
             raise ConfigError(
                 f"{key}.{name}={node.get(name)}: {target} takes no keyword {name!r}; {hint}"
             )
+    if not isinstance(node.get("_partial_", False), bool):
+        raise ConfigError(f"{key}._partial_={node['_partial_']}: must be true or false")
     provided = PROVIDED.get(key, frozenset())
     if not node.get("_partial_", False):
         for name, parameter in parameters.items():
@@ -179,12 +201,12 @@ def check_component(key: str, node: DictConfig) -> None:
                     f"{key}.{name}: {target} needs this keyword; give {key}.{name}=VALUE"
                 )
     hints = _hints(found)
-    for name in given:
+    for name in map(str, given):
         value = node.get(name)
-        if name in hints and not fits(value, hints[name]):
-            raise ConfigError(
-                f"{key}.{name}={value}: must be {_spell(hints[name])}; give {target} such a value"
-            )
+        plain_default = name in parameters and value == parameters[name].default
+        if name in hints and not plain_default and not fits(value, hints[name]):
+            rule = f"must be {_spell(hints[name])}; give {target} such a value"
+            raise ConfigError(f"{key}.{name}={shown(value)}: {rule}")
 
 
 def _cannot_import(key: str, target: Any, error: BaseException) -> str:
@@ -202,13 +224,36 @@ def _hints(found: Any) -> dict[str, Any]:
         return {}  # names that exist for type checkers only
 
 
+def shown(value: Any) -> Any:
+    """A value as a message shows it: a component by its target."""
+    if is_target(value):
+        return value["_target_"]
+    return "null" if value is None else value
+
+
+def kind_of(node: DictConfig) -> Any:
+    """The class of what a ``_target_`` node gives, or None where that cannot be told."""
+    if node.get("_target_") is None:
+        return dict
+    if node.get("_partial_", False):
+        return functools.partial
+    try:
+        found = locate(node["_target_"])
+    except Exception:
+        return None  # its own check says it better
+    kind = found if inspect.isclass(found) else _hints(found).get("return")
+    return kind if inspect.isclass(kind) else typing.get_origin(kind)
+
+
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value can be what a type hint says; what cannot be told passes."""
+    """Whether a value can be what a type hint says; what cannot be told passes."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, arg) for arg in args)
     if hint is type(None):
         return value is None
+    if hint is Any or isinstance(hint, typing.TypeVar):
+        return True
     if origin is typing.Literal:
         return value in args
     if hint is bool:
@@ -219,12 +264,18 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint is str:
         return isinstance(value, str)
+    if origin is Mapping and args and not is_target(value):
+        return isinstance(value, DictConfig) and all(fits(value[n], args[1]) for n in value)
     if origin in (list, tuple, Sequence) and args and not isinstance(value, DictConfig):
         if isinstance(value, str) or not isinstance(value, (ListConfig, list, tuple)):
             return False
         if origin is tuple and Ellipsis not in args:
             return len(value) == len(args) and all(map(fits, value, args))
         return all(fits(item, args[0]) for item in value)
+    # Other packages' classes may have other spellings, such as a text for a path.
+    if origin is Callable or getattr(hint, "__module__", "").startswith("cooper."):
+        kind = kind_of(value) if isinstance(value, DictConfig) else type(value)
+        return not inspect.isclass(kind) or issubclass(kind, origin or hint)
     return True
 
 
@@ -239,6 +290,12 @@ def _spell(hint: Any) -> str:
         return "null"
     if origin in (list, tuple, Sequence) and args:
         return f"a list of {_spell(args[0])}"
+    if origin is Callable:
+        return "a function (_target_) with _partial_=true"
+    if origin is Mapping and args:
+        return f"names with {_spell(args[1])} each"
+    if inspect.isclass(hint) and hint not in names:
+        return f"a component (_target_) that gives {hint.__name__}"
     return names.get(hint) or getattr(hint, "__name__", str(hint))
 
 
@@ -252,6 +309,7 @@ def cross_check(cfg: DictConfig) -> None:
     demonstrate = str(warm_start.demonstrate._target_) if warm_start else ""
     task = demonstrate.rsplit(".", 1)[0]
     train = cfg.data.train.get("_target_", "") if isinstance(cfg.data.train, DictConfig) else ""
+    minibatches = cfg.algorithm.get("minibatches", 1) if is_target(cfg.algorithm) else 1
     rules: list[tuple[bool, str]] = [
         (
             not demonstrate or str(train).startswith(task),
@@ -268,6 +326,16 @@ def cross_check(cfg: DictConfig) -> None:
             cfg.data.problems_per_step >= 1,
             f"data.problems_per_step={cfg.data.problems_per_step}: give 1 or more",
         ),
+        (
+            minibatches <= cfg.group_size * cfg.data.problems_per_step,
+            f"algorithm.minibatches={minibatches}: a step has only group_size="
+            f"{cfg.group_size} times data.problems_per_step={cfg.data.problems_per_step} "
+            "completions, and no mini-batch may be empty; lower it",
+        ),
+        (
+            Path(cfg.name).name == cfg.name and cfg.name != "..",
+            f"name={cfg.name}: names a folder under paths.root; give a name without /",
+        ),
         (cfg.trainer.max_steps >= 1, f"trainer.max_steps={cfg.trainer.max_steps}: give 1 or more"),
         (cfg.trainer.max_skips >= 1, f"trainer.max_skips={cfg.trainer.max_skips}: give 1 or more"),
         (cfg.trainer.devices == 1, f"trainer.devices={cfg.trainer.devices}: one device for now"),
@@ -282,8 +350,8 @@ def cross_check(cfg: DictConfig) -> None:
             "16-bit weights do not move at RL's learning rates; use 32-true or bf16-mixed",
         ),
         (
-            cfg.trainer.threads >= 0,
-            f"trainer.threads={cfg.trainer.threads}: 0 (torch's choice) or more",
+            0 <= cfg.trainer.threads <= 1024,
+            f"trainer.threads={cfg.trainer.threads}: 0 (torch's choice) or up to 1024",
         ),
         (
             cfg.evaluation.batch_size >= 1,
@@ -293,6 +361,14 @@ def cross_check(cfg: DictConfig) -> None:
             0 < cfg.sampling.top_p <= 1 and 0 < cfg.evaluation.top_p <= 1,
             f"sampling.top_p={cfg.sampling.top_p}, evaluation.top_p={cfg.evaluation.top_p}: each "
             "must lie in (0, 1]",
+        ),
+        (
+            cfg.evaluation.temperature >= 0,
+            f"evaluation.temperature={cfg.evaluation.temperature}: 0 (greedy) or more",
+        ),
+        (
+            cfg.prompt.max_tokens >= 0,
+            f"prompt.max_tokens={cfg.prompt.max_tokens}: 0 (no limit) or more",
         ),
         (cfg.sampling.top_k >= 0, f"sampling.top_k={cfg.sampling.top_k}: 0 (off) or more"),
         (
@@ -313,9 +389,31 @@ def cross_check(cfg: DictConfig) -> None:
         (cfg.evaluation.samples >= 1, f"evaluation.samples={cfg.evaluation.samples}: 1 or more"),
         (cfg.evaluation.every >= 1, f"evaluation.every={cfg.evaluation.every}: give 1 or more"),
     ]
+    for key in ("name", "ckpt_path", "paths.root", "paths.run_dir", "paths.cache_dir"):
+        holds = OmegaConf.select(cfg, key) != ""
+        rules.append((holds, f"{key}='': is empty; give a value, or leave it out"))
     for holds, message in rules:
         if not holds:
             raise ConfigError(message)
+
+
+def check_writable(key: str, path: Path) -> None:
+    """Find out whether a folder can be made and written; nothing stays.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    there = path.absolute()
+    try:
+        while not there.exists():
+            there = there.parent
+        # Only a trial tells: permissions do not bind root, and some file systems ignore them.
+        tempfile.TemporaryDirectory(dir=there).cleanup()
+    except OSError as error:
+        raise ConfigError(
+            f"{key}={path}: cannot be written ({there}: {error.strerror}); give another folder, "
+            "or another paths.root for all runs"
+        ) from error
 
 
 def one_line(error: BaseException) -> str:

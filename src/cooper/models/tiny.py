@@ -81,10 +81,14 @@ class TinyModel:
         Raises:
             ValueError: a size is not positive, or the heads do not divide the width.
         """
-        at_least("policy.model", self, hidden_size=1, num_layers=1, num_heads=1, num_kv_heads=1)
-        if self.hidden_size % self.num_heads or self.num_heads % self.num_kv_heads:
+        at_least(
+            "warm_start.model", self, hidden_size=1, num_layers=1, num_heads=1, num_kv_heads=1,
+            mlp_size=1, initializer_range=0,
+        )  # fmt: skip
+        # Rotary positions turn pairs of numbers, so a head's width is even.
+        if self.hidden_size % (2 * self.num_heads) or self.num_heads % self.num_kv_heads:
             raise ValueError(
-                f"policy.model.num_heads={self.num_heads}: must divide hidden_size="
+                f"warm_start.model.num_heads={self.num_heads}: must divide half of hidden_size="
                 f"{self.hidden_size} and be a multiple of num_kv_heads={self.num_kv_heads}"
             )
 
@@ -99,7 +103,7 @@ class TinyModel:
             intermediate_size=self.mlp_size,
             max_position_embeddings=512,
             tie_word_embeddings=True,
-            initializer_range=self.initializer_range,
+            initializer_range=float(self.initializer_range),
             bos_token_id=None,
             eos_token_id=cast(int, tokenizer.eos_token_id),
             pad_token_id=cast(int, tokenizer.pad_token_id),
