@@ -201,11 +201,13 @@ def test_ends_before_and_in_the_last_step(
     assert metrics_of(tmp_path / "r")[-1]["step"] == steps
 
 
-def test_last_finds_the_newest_run_of_the_experiment(cli, tmp_path):
-    assert cli("trainer.max_steps=1", "reward=rule").code == 0
-    assert cli("trainer.max_steps=1", "reward=rule").code == 0
+def test_last_finds_the_newest_run_of_the_experiment(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ["paths.root='~/runs'", "reward=rule"]
+    assert cli("trainer.max_steps=1", *given).code == 0
+    assert cli("trainer.max_steps=1", *given).code == 0
     newest = sorted((tmp_path / "runs" / "embedded_task").iterdir())[-1]
-    result = cli("trainer.max_steps=2", "reward=rule", "ckpt_path=last")
+    result = cli("trainer.max_steps=2", *given, "ckpt_path=last")
     assert result.code == 0, result.err
     assert [row["step"] for row in metrics_of(newest)] == [0, 1, 2]
     again = cli("trainer.max_steps=2", "reward=rule", f"ckpt_path={newest}")

@@ -88,6 +88,10 @@ def guarded(program: str, main: Callable[[], int | None]) -> int:
             raise
         print(f"{program}: error: a group cannot be null; give group=none", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read has closed the pipe (| head) and wants no more, from the exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE, as a shell reports it
     except OSError as error:
         where = error.filename or "a file"
         print(f"{program}: error: {where}: {error.strerror or error}", file=sys.stderr)

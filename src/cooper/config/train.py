@@ -72,8 +72,8 @@ def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
     Raises:
         CheckpointError: there is no such checkpoint, or the folder holds another run.
     """
-    experiment = Path(cfg.paths.root) / cfg.name
-    given = Path(cfg.paths.run_dir) if cfg.paths.run_dir else None
+    experiment = Path(cfg.paths.root).expanduser() / cfg.name
+    given = Path(cfg.paths.run_dir).expanduser() if cfg.paths.run_dir else None
     resume = None
     if cfg.ckpt_path:
         path, step = find_checkpoint(cfg.ckpt_path, experiment, given)
