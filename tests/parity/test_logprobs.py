@@ -52,5 +52,11 @@ def test_entropy_by_hand() -> None:
     torch.testing.assert_close(got, torch.tensor([math.log(4), math.log(2)]))
 
 
-def test_entropy_has_no_gradient(logits: torch.Tensor) -> None:
-    assert not entropy_from_logits(logits.requires_grad_()).requires_grad
+def test_entropy_gradient_by_the_formula() -> None:
+    """dH/dx_v = -p_v (log p_v + H), and 0 for an impossible token."""
+    logits = torch.tensor([[0.3, -1.0, 2.0, -math.inf]], requires_grad=True)
+    entropy_from_logits(logits).sum().backward()
+    p = logits.detach().softmax(-1)[0, :3]
+    entropy = -(p * p.log()).sum()
+    expected = torch.cat([-p * (p.log() + entropy), torch.zeros(1)])
+    torch.testing.assert_close(logits.grad[0], expected)

@@ -28,11 +28,19 @@ def selective_log_softmax(
     return torch.cat(parts) if parts else logits.new_zeros(0, dtype=torch.float32)
 
 
-@torch.no_grad()
 def entropy_from_logits(logits: Float[Tensor, "S V"], *, chunk: int = 4096) -> Float[Tensor, " S"]:
-    """Entropy of each row's distribution in nats, float32; a figure to watch, without gradient."""
+    r"""Entropy of each row's distribution in nats, float32: :math:`-\sum_v p_v \log p_v`.
+
+    Args:
+        logits: [S, V], any float dtype; an impossible token may be at minus infinity.
+        chunk: rows turned to float32 at once.
+
+    Returns:
+        [S] entropies, with gradient where `logits` have one.
+    """
     parts = []
     for start in range(0, len(logits), chunk):
         logp = logits[start : start + chunk].float().log_softmax(-1)
-        parts.append(-(logp.exp() * logp).nan_to_num(0.0).sum(-1))
+        # 0 * log 0 = 0; replaced before the product, so that the gradient is 0 there too.
+        parts.append(-(logp.exp() * logp.masked_fill(logp == -torch.inf, 0.0)).sum(-1))
     return torch.cat(parts) if parts else logits.new_zeros(0, dtype=torch.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 
@@ -13,7 +13,44 @@ def spread_to_tokens(
     values: Shaped[Tensor, " N"], offsets: Int[Tensor, " N_plus_1"]
 ) -> Shaped[Tensor, " S"]:
     """Repeat a value per completion on each of its tokens: [N] -> [S]."""
-    return values.repeat_interleave(offsets[1:] - offsets[:-1])
+    return values.repeat_interleave((offsets[1:] - offsets[:-1]).to(values.device))
+
+
+def token_positions(
+    offsets: Int[Tensor, " N_plus_1"], rows: Int[Tensor, " M"]
+) -> Int[Tensor, " tokens_of_rows"]:
+    """Where the tokens of some completions stand in the flat tensors."""
+    spans = [torch.arange(int(offsets[row]), int(offsets[row + 1])) for row in rows.tolist()]
+    return torch.cat(spans) if spans else torch.zeros(0, dtype=torch.long)
+
+
+def offsets_from(lengths: Int[Tensor, " N"]) -> Int[Tensor, " N_plus_1"]:
+    """Offsets of completions that stand side by side."""
+    return torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+
+
+def segment_sum(
+    values: Float[Tensor, " S"], offsets: Int[Tensor, " N_plus_1"]
+) -> Float[Tensor, " N"]:
+    """Sum over each completion's tokens: [S] -> [N]."""
+    lengths = (offsets[1:] - offsets[:-1]).to(values.device)
+    return torch.segment_reduce(values, "sum", lengths=lengths)
+
+
+def segment_mean(
+    values: Float[Tensor, " S"], offsets: Int[Tensor, " N_plus_1"]
+) -> Float[Tensor, " N"]:
+    """Mean over each completion's tokens: [S] -> [N]; 0 for a completion without tokens."""
+    lengths = (offsets[1:] - offsets[:-1]).to(values.device)
+    return segment_sum(values, offsets) / lengths.clamp(min=1)
+
+
+def sums_to_go(
+    values: Float[Tensor, " S"], offsets: Int[Tensor, " N_plus_1"]
+) -> Float[Tensor, " S"]:
+    """Sum from each token to the end of its completion: the undiscounted return."""
+    parts = values.split((offsets[1:] - offsets[:-1]).tolist())
+    return torch.cat([part.flip(0).cumsum(0).flip(0) for part in parts]) if parts else values
 
 
 def pad_sequences(

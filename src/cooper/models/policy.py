@@ -19,7 +19,7 @@ class TokenScores:
     """What the policy says of completion tokens."""
 
     logprobs: Tensor  # [sum of T_i over the asked rollouts] float32, with gradient in training
-    entropy: Tensor | None  # the same shape, nats, no gradient; only when asked for
+    entropy: Tensor | None  # the same shape, nats; only when asked for
 
 
 class Policy(nn.Module):
@@ -44,7 +44,12 @@ class Policy(nn.Module):
         self.temperature = temperature
 
     def forward(
-        self, rollouts: Rollouts, rows: Sequence[int], *, entropy: bool = False
+        self,
+        rollouts: Rollouts,
+        rows: Sequence[int],
+        *,
+        entropy: bool = False,
+        entropy_gradient: bool = False,
     ) -> TokenScores:
         """Score the completion tokens of some rollouts.
 
@@ -52,13 +57,14 @@ class Policy(nn.Module):
             rollouts: the step's rollouts.
             rows: indices of the rollouts wanted, in the order wanted.
             entropy: also give each position's entropy.
+            entropy_gradient: with gradient, for a bonus; else it is a figure to watch.
 
         Returns:
             flat scores in the order of `rows`.
         """
         if not rows:
             none = torch.zeros(0, device=self.model.device)
-            return TokenScores(none, none if entropy else None)
+            return TokenScores(none, none if entropy or entropy_gradient else None)
         owners = rollouts.owners
         prompts = [rollouts.prompt_ids[owners[row]] for row in rows]
         completions = [rollouts.tokens(row) for row in rows]
@@ -82,7 +88,7 @@ class Policy(nn.Module):
         # A boolean mask walks row by row, so the flat order is the order of `rows`.
         flat = logits[where.to(device)] / self.temperature
         targets = torch.cat(completions).to(device)
-        return TokenScores(
-            logprobs=selective_log_softmax(flat, targets),
-            entropy=entropy_from_logits(flat) if entropy else None,
-        )
+        spread = None
+        if entropy or entropy_gradient:
+            spread = entropy_from_logits(flat if entropy_gradient else flat.detach())
+        return TokenScores(selective_log_softmax(flat, targets), spread)
