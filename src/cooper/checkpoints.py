@@ -20,10 +20,12 @@ _FORMAT = 2
 
 
 def _models(module: CooperModule) -> dict[str, Any]:
-    """The trained models by their folder's name."""
+    """The models that move, by their folder's name."""
     models: dict[str, Any] = {"policy": module.policy}
     if module.trains_reward_model and module.reward_model is not None:
         models["reward_model"] = module.reward_model
+    if module.average is not None:
+        models["reward_model_average"] = module.average.module
     return models
 
 
@@ -59,6 +61,8 @@ def _state(module: CooperModule) -> dict[str, Any]:
         ],
         "updaters": {name: u.state_dict() for name, u in module.updaters.items()},
         "generators": {name: g.get_state() for name, g in module.generators.items()},
+        "position": module.stream.position if module.stream is not None else 0,
+        "reward_data": module.reward_data.state_dict(),
         "global_generators": _global_generators(module.device),
     }
 
@@ -105,6 +109,9 @@ def load_checkpoint(module: CooperModule, folder: Path) -> None:
         set_schedule(scheduler, updater.steps)
     for name, rng in module.generators.items():
         rng.set_state(state["generators"][name])
+    if module.stream is not None:
+        module.stream.position = state["position"]
+    module.reward_data.load_state_dict(state["reward_data"])
     torch.set_rng_state(state["global_generators"]["cpu"])
     if module.device.type == "cuda" and "cuda" in state["global_generators"]:
         torch.cuda.set_rng_state(state["global_generators"]["cuda"], module.device)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
+from cooper.models.reward_model import RewardModel
 from cooper.rewards import Rewards
-from cooper.types import Pairs, Rollouts, Verdict
+from cooper.types import LabelledCompletion, Pairs, Rollouts, Verdict
 
 Metrics = dict[str, float]
 
@@ -86,3 +87,21 @@ def share(flags: Iterable[bool]) -> float:
     """Mean of booleans; NaN of none."""
     values = list(flags)
     return sum(values) / len(values) if values else float("nan")
+
+
+def quality(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> dict[str, float]:
+    """Accuracy at 0.5 and AUROC on labelled completions; empty without both labels."""
+    labels = torch.tensor([int(item.label) for item in items])
+    if len(items) < 2 or len(labels.unique()) < 2:
+        return {"examples": float(len(items))}
+    logits = reward_model.score(
+        [item.question for item in items],
+        [item.reference for item in items],
+        [item.completion for item in items],
+    )
+    scores = logits.sigmoid()
+    return {
+        "accuracy": float(((scores > 0.5).long() == labels).float().mean()),
+        "auroc": float(binary_auroc(scores, labels)),
+        "examples": float(len(items)),
+    }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -15,7 +15,9 @@ from torch import Tensor
 
 from cooper.clock import Clock
 from cooper.data.prompts import PromptBuilder
-from cooper.functional import spread_to_tokens
+from cooper.data.stream import ProblemStream
+from cooper.dynamic_sampling import Drawn, refill
+from cooper.functional import offsets_from, segment_mean, token_positions
 from cooper.metrics import (
     Metrics,
     completion_metrics,
@@ -24,16 +26,18 @@ from cooper.metrics import (
     score_metrics,
     verifier_metrics,
 )
+from cooper.models.average import averaged
 from cooper.models.policy import Policy
 from cooper.models.reward_model import RewardModel
-from cooper.objectives import PolicyObjective, RewardObjective
+from cooper.objectives import FixedLogprobs, PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder, Pairs
+from cooper.reward_examples import Contrast, Heldout, RewardData, RewardExamples
 from cooper.rewards import Reward, Rewards
 from cooper.rng import generator
 from cooper.samplers.base import Sampler
-from cooper.types import Problem, Rollouts, SamplingParams, Verdict
-from cooper.updates import ModelUpdater, UpdateResult
+from cooper.types import LabelledCompletion, Problem, Rollouts, SamplingParams, Verdict
+from cooper.updates import ModelUpdater, Totals, UpdateResult
 from cooper.verifiers.base import Verifier
 
 
@@ -46,7 +50,7 @@ class StepRecord:
     verdicts: Sequence[Verdict]
     scores: Tensor | None  # [N] probabilities
     rewards: Rewards
-    advantages: Tensor  # [N]
+    advantages: Tensor  # [N]: mean over each completion's tokens
     pairs: Pairs = field(default_factory=lambda: Pairs((), {}))
     metrics: Metrics = field(default_factory=dict)
 
@@ -72,6 +76,8 @@ class CooperModule(L.LightningModule):
         max_steps: RL steps of the whole run, for the schedules.
         max_skips: non-finite updates in a row that stop the run.
         seed: of all generators.
+        stream: more problems, for an objective with dynamic sampling.
+        reward_data: remembers what the reward model replays; by default from nothing.
     """
 
     def __init__(
@@ -94,6 +100,8 @@ class CooperModule(L.LightningModule):
         max_steps: int,
         max_skips: int = 5,
         seed: int = 0,
+        stream: ProblemStream | None = None,
+        reward_data: RewardData | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -112,14 +120,28 @@ class CooperModule(L.LightningModule):
         }
         self.max_steps, self.max_skips = max_steps, max_skips
         self.generators = {
-            purpose: generator(seed, purpose) for purpose in ("sampling", "minibatches", "pairs")
+            purpose: generator(seed, purpose)
+            for purpose in ("sampling", "minibatches", "pairs", "replay")
         }
+        self.stream = stream
+        unused = RewardObjective()
+        self.reward_data = reward_data or RewardData(
+            reward_objective if self.trains_reward_model else unused
+        )
         self.rl_step = 0  # steps done; Lightning's global_step counts both optimizers' steps
         self.clock = Clock()
         self.last: StepRecord | None = None
         for frozen in (reference, reward_model if not self.trains_reward_model else None):
             if frozen is not None:
                 frozen.requires_grad_(False).eval()
+        self.average = None
+        if self.trains_reward_model and reward_objective.ema_decay:
+            self.average = averaged(self._require_reward_model(), reward_objective.ema_decay)
+
+    @property
+    def scorer(self) -> RewardModel | None:
+        """What scores the rollouts: the reward model, or the moving average of its weights."""
+        return self.reward_model if self.average is None else cast(RewardModel, self.average.module)
 
     @property
     def trains_reward_model(self) -> bool:
@@ -134,17 +156,27 @@ class CooperModule(L.LightningModule):
         self.last = None  # whatever fails before there are rollouts must not show the last step's
 
         # Stage 1: the policy learns from the reward (GRPO).
-        with clock("sample"):
-            rollouts = self.sample(problems)
-        with clock("verify"):
-            verdicts = self.verify(rollouts)
+        drawn = self.draw(problems)
+        if self.objective.dynamic_sampling:
+            drawn = refill(drawn, self.objective.dynamic_sampling, self.draw_more)
+        rollouts, verdicts = drawn.rollouts, drawn.verdicts
         with clock("score"):
             scores = self.score(rollouts)
-        rewards = self.reward(verdicts, scores, rollouts.problem_of)
-        advantages = self.objective.advantages(rewards, rollouts.problem_of)
-        self.last = StepRecord(step, rollouts, verdicts, scores, rewards, advantages)
+        rewards = self.objective.shape(
+            self.reward(verdicts, scores, rollouts.problem_of), rollouts, drawn.silent
+        )
         with clock("policy"):
-            policy_metrics = self.update_policy(rollouts, advantages)
+            fixed = self.fixed_logprobs(rollouts)
+            advantages = self.objective.advantages(rewards, rollouts, fixed)
+            self.last = StepRecord(
+                step,
+                rollouts,
+                verdicts,
+                scores,
+                rewards,
+                segment_mean(advantages, rollouts.offsets),
+            )
+            policy_metrics = self.update_policy(rollouts, fixed, advantages)
 
         # Stage 2: the reward model learns from verified pairs of the same rollouts.
         reward_model_metrics: Metrics = {}
@@ -153,20 +185,37 @@ class CooperModule(L.LightningModule):
                 self.last.pairs = self.pairs.build(
                     rollouts, verdicts, scores, self.generators["pairs"]
                 )
+                examples = self.reward_data.examples(
+                    self.last.pairs, rollouts, verdicts, self.generators["replay"]
+                )
             with clock("reward_model"):
-                reward_model_metrics = self.update_reward_model(self.last.pairs, rollouts)
+                reward_model_metrics = self.update_reward_model(examples)
 
         self.rl_step = step
         self.last.metrics = {
-            **reward_metrics(rewards, advantages, rollouts.problem_of),
+            **reward_metrics(rewards, self.last.advantages, rollouts.problem_of),
             **verifier_metrics(verdicts),
             **(score_metrics(scores, verdicts) if scores is not None else {}),
             **policy_metrics,
             **reward_model_metrics,
             **pair_metrics(self.last.pairs),
             **completion_metrics(rollouts),
+            **(drawn.metrics if self.objective.dynamic_sampling else {}),
             **clock.stop(),
         }
+
+    def draw(self, problems: Sequence[Problem]) -> Drawn:
+        """Draw completions of the problems, and their verdicts."""
+        with self.clock("sample"):
+            rollouts = self.sample(problems)
+        with self.clock("verify"):
+            return Drawn(rollouts, self.verify(rollouts))
+
+    def draw_more(self) -> Drawn:
+        """Draw completions of as many problems again, the next ones of the run's stream."""
+        if self.stream is None:
+            raise RuntimeError("dynamic sampling needs the module's `stream` of problems")
+        return self.draw(self.stream.take())
 
     def sample(self, problems: Sequence[Problem]) -> Rollouts:
         """Draw `group_size` completions for each problem from the policy as it is now."""
@@ -182,31 +231,31 @@ class CooperModule(L.LightningModule):
 
     def score(self, rollouts: Rollouts) -> Tensor | None:
         """R = sigmoid(M(q, r, o)) for every rollout: [N], or None without a reward model."""
-        if self.reward_model is None:
+        if self.scorer is None:
             return None
-        logits = self.reward_model.score(
-            rollouts.questions, rollouts.references, rollouts.completions
-        )
+        logits = self.scorer.score(rollouts.questions, rollouts.references, rollouts.completions)
         return logits.sigmoid()
 
-    def update_policy(self, rollouts: Rollouts, advantages: Tensor) -> Metrics:
+    def fixed_logprobs(self, rollouts: Rollouts) -> FixedLogprobs:
+        """Log-probabilities of the policy before its updates, and of the reference."""
+        drawn = rollouts.logprobs.to(self.device)
+        old = drawn if self.drawn_from_policy(rollouts) else self.logprobs(self.policy, rollouts)
+        ref = None if self.reference is None else self.logprobs(self.reference, rollouts)
+        return FixedLogprobs(old, drawn, ref)
+
+    def update_policy(
+        self, rollouts: Rollouts, fixed: FixedLogprobs, advantages: Tensor
+    ) -> Metrics:
         """Take the objective's epochs and mini-batches over the rollouts."""
         everything = torch.arange(len(rollouts))
-        ref_logprobs = self.frozen_logprobs(self.reference, rollouts)
-        old_logprobs = rollouts.logprobs.to(self.device)
-        if not self.drawn_from_policy(rollouts):
-            old_logprobs = self.frozen_logprobs(self.policy, rollouts)
-        assert old_logprobs is not None
         self.policy.train()
-        totals = _Totals()
+        totals = Totals()
         for _ in range(self.objective.epochs):
             order = everything
             if self.objective.minibatches > 1:
                 order = torch.randperm(len(rollouts), generator=self.generators["minibatches"])
             for rows in order.tensor_split(self.objective.minibatches):
-                losses = self.policy_losses(
-                    rollouts, rows, advantages, old_logprobs, ref_logprobs, totals
-                )
+                losses = self.policy_losses(rollouts, rows, fixed, advantages, totals)
                 totals.add_update(self.step_model("policy", losses))
         self.policy.eval()
         return totals.metrics("policy", self.updaters["policy"].skipped)
@@ -215,61 +264,73 @@ class CooperModule(L.LightningModule):
         self,
         rollouts: Rollouts,
         rows: Tensor,
+        fixed: FixedLogprobs,
         advantages: Tensor,
-        old_logprobs: Tensor,
-        ref_logprobs: Tensor | None,
-        totals: _Totals,
+        totals: Totals,
     ) -> Iterator[Tensor]:
         """Yield each micro-batch's share in the loss of the mini-batch `rows`."""
         rows = rows[rollouts.lengths[rows].sort(descending=True, stable=True).indices]
         weights = self.objective.token_weights(rollouts, rows).to(self.device)
         start = 0
         for micro in rows.split(self.objective.micro_batch_size):
-            scores = self.policy(rollouts, micro.tolist(), entropy=self.objective.entropy)
-            where = token_positions(rollouts, micro).to(self.device)
+            where = token_positions(rollouts.offsets, micro)
             stop = start + len(where)
-            lengths = rollouts.lengths[micro]
-            offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-            loss, shares = self.objective.loss(
-                scores.logprobs,
-                old_logprobs[where],
-                None if ref_logprobs is None else ref_logprobs[where],
-                spread_to_tokens(advantages[micro], offsets).to(self.device),
-                weights[start:stop],
+            scores = self.policy(
+                rollouts,
+                micro.tolist(),
+                entropy=self.objective.needs_entropy,
+                entropy_gradient=self.objective.entropy_coef > 0,
             )
-            if scores.entropy is not None:
-                shares["entropy"] = float((scores.entropy * weights[start:stop]).sum())
+            loss, shares = self.objective.loss(
+                scores,
+                fixed.at(where.to(self.device)),
+                advantages[where].to(self.device),
+                weights[start:stop],
+                offsets_from(rollouts.lengths[micro]),
+            )
             totals.add_shares(shares)
             start = stop
             yield loss
 
-    def update_reward_model(self, pairs: Pairs, rollouts: Rollouts) -> Metrics:
-        """Take the objective's inner steps on the pairs; without pairs, none."""
-        totals = _Totals()
-        if not len(pairs):
+    def update_reward_model(self, examples: RewardExamples) -> Metrics:
+        """Take the objective's inner steps on the examples; without any, none."""
+        if not len(examples):
             return {}
-        model = self._require_reward_model()
-        chosen, rejected = tokenise_pairs(model, pairs, rollouts)
+        model, objective = self._require_reward_model(), self.reward_objective
+        totals, heldout = Totals(), Heldout(model, self.reward_data.heldout)
         model.train()
-        for _ in range(self.reward_objective.inner_steps):
-            losses = self.reward_model_losses(chosen, rejected, totals)
+        for taken in range(1, objective.most_steps + 1):
+            losses = self.reward_model_losses(examples, totals)
             totals.add_update(self.step_model("reward_model", losses))
+            if taken >= objective.inner_steps and objective.satisfied(heldout.accuracy):
+                break
         model.eval()
-        return totals.metrics("reward_model", self.updaters["reward_model"].skipped)
+        if self.average is not None:
+            self.average.update_parameters(model)
+        skipped = self.updaters["reward_model"].skipped
+        return {**totals.metrics("reward_model", skipped), **heldout.metrics}
 
-    def reward_model_losses(
-        self, chosen: list[list[int]], rejected: list[list[int]], totals: _Totals
-    ) -> Iterator[Tensor]:
-        """Yield each micro-batch's share in the mean loss over all pairs."""
-        model = self._require_reward_model()
-        size = self.reward_objective.micro_batch_size
+    def reward_model_losses(self, examples: RewardExamples, totals: Totals) -> Iterator[Tensor]:
+        """Yield each micro-batch's share in the losses: mean over pairs, mean over labels."""
+        model, objective = self._require_reward_model(), self.reward_objective
+        chosen, rejected = tokenise_pairs(model, examples.pairs)
         order = sorted(range(len(chosen)), key=lambda k: max(len(chosen[k]), len(rejected[k])))
-        for start in range(0, len(order), size):
-            micro = order[start : start + size]
+        for micro in chunks(order, objective.micro_batch_size):
             logits = model([chosen[k] for k in micro] + [rejected[k] for k in micro])
             right, wrong = logits.chunk(2)
-            totals.add_shares({"margin": float((right - wrong).detach().sum()) / len(chosen)})
-            yield self.reward_objective.loss(right, wrong).sum() / len(chosen)
+            totals.add_shares(
+                {
+                    "margin": float((right - wrong).detach().sum()) / len(chosen),
+                    "offset": float((right + wrong).detach().sum()) / (2 * len(chosen)),
+                }
+            )
+            yield objective.pair_losses(right, wrong).sum() / len(chosen)
+        rows = tokenise_labelled(model, examples.labelled)
+        order = sorted(range(len(rows)), key=lambda k: len(rows[k]))
+        for micro in chunks(order, 2 * objective.micro_batch_size):
+            labels = torch.tensor([float(examples.labelled[k].label) for k in micro])
+            losses = objective.label_losses(model([rows[k] for k in micro]), labels.to(self.device))
+            yield losses.sum() / len(rows)
 
     # ------------------------------------------------------------------ its mechanics
 
@@ -285,14 +346,12 @@ class CooperModule(L.LightningModule):
         )
 
     @torch.no_grad()
-    def frozen_logprobs(self, model: Policy | None, rollouts: Rollouts) -> Tensor | None:
-        """Log-probabilities of all tokens without gradient: [S], or None without a model."""
-        if model is None:
-            return None
+    def logprobs(self, model: Policy, rollouts: Rollouts) -> Tensor:
+        """Log-probabilities of all tokens without gradient: [S]."""
         logprobs = torch.zeros(len(rollouts.ids), device=self.device)
         order = rollouts.lengths.sort(descending=True, stable=True).indices
         for micro in order.split(self.objective.micro_batch_size):
-            where = token_positions(rollouts, micro).to(self.device)
+            where = token_positions(rollouts.offsets, micro).to(self.device)
             logprobs[where] = model(rollouts, micro.tolist()).logprobs
         return logprobs
 
@@ -309,7 +368,7 @@ class CooperModule(L.LightningModule):
         per_step = {
             "policy": self.objective.epochs * self.objective.minibatches * self.max_steps,
             "reward_model": self.reward_objective.inner_steps
-            * (self.max_steps // self.reward_objective.every),
+            * self.reward_objective.updates(self.max_steps),
         }
         models: dict[str, torch.nn.Module] = {"policy": self.policy}
         if self.trains_reward_model:
@@ -336,49 +395,28 @@ class CooperModule(L.LightningModule):
         return self.reward_model
 
 
-def token_positions(rollouts: Rollouts, rows: Tensor) -> Tensor:
-    """[tokens of `rows`] int64: where their tokens stand in the flat tensors."""
-    spans = [
-        torch.arange(int(rollouts.offsets[row]), int(rollouts.offsets[row + 1]))
-        for row in rows.tolist()
-    ]
-    return torch.cat(spans) if spans else torch.zeros(0, dtype=torch.long)
-
-
 def tokenise_pairs(
-    model: RewardModel, pairs: Pairs, rollouts: Rollouts
+    model: RewardModel, pairs: Sequence[Contrast]
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Render and tokenise both sides of K pairs."""
-    problems = [rollouts.problems[pair.problem] for pair in pairs.pairs]
-    questions = [problem.question for problem in problems]
-    references = [problem.reference for problem in problems]
+    questions = [pair.question for pair in pairs]
+    references = [pair.reference for pair in pairs]
     return (
-        model.tokenise(questions, references, [pair.chosen for pair in pairs.pairs]),
-        model.tokenise(questions, references, [pair.rejected for pair in pairs.pairs]),
+        model.tokenise(questions, references, [pair.chosen for pair in pairs]),
+        model.tokenise(questions, references, [pair.rejected for pair in pairs]),
     )
 
 
-class _Totals:
-    """Sums of an update's figures over its optimizer steps."""
+def tokenise_labelled(model: RewardModel, items: Sequence[LabelledCompletion]) -> list[list[int]]:
+    """Render and tokenise labelled completions."""
+    return model.tokenise(
+        [item.question for item in items],
+        [item.reference for item in items],
+        [item.completion for item in items],
+    )
 
-    def __init__(self) -> None:
-        self.shares: Metrics = {}
-        self.updates: list[UpdateResult] = []
 
-    def add_shares(self, shares: Metrics) -> None:
-        for name, value in shares.items():
-            self.shares[name] = self.shares.get(name, 0.0) + value
-
-    def add_update(self, update: UpdateResult) -> None:
-        self.updates.append(update)
-
-    def metrics(self, prefix: str, skipped: int) -> Metrics:
-        """Means over the optimizer steps."""
-        n = len(self.updates)
-        return {
-            f"{prefix}/loss": sum(u.loss for u in self.updates) / n,
-            f"{prefix}/grad_norm": sum(u.grad_norm for u in self.updates) / n,
-            f"{prefix}/lr": self.updates[-1].lr,
-            f"{prefix}/skipped_steps": float(skipped),
-            **{f"{prefix}/{name}": total / n for name, total in self.shares.items()},
-        }
+def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """Cut a list into pieces of at most `size`."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

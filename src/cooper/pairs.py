@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cooper.checks import one_of
 from cooper.negatives.base import NegativeGenerator
-from cooper.rng import pick
+from cooper.rng import draw
 from cooper.types import NegativeRequest, Pair, Pairs, Rollouts, Status, Verdict
 from cooper.verifiers.base import Verifier
 
@@ -27,7 +27,7 @@ _COUNTS = (
 
 
 class PairBuilder:
-    """Builds one contrastive pair per problem that allows it.
+    """Builds contrastive pairs for every problem that allows it: one, or several.
 
     Only the training verifier's verdicts select; nothing that knows more is ever asked.
 
@@ -37,7 +37,8 @@ class PairBuilder:
         choose: which verified-correct completion is chosen. The published code always takes the
             first; "random" shows the reward model the policy's whole range. Also "shortest", and
             "lowest_scored" (the one that the reward model likes least: needs scores).
-        tries: how often a generator is asked for one problem (the paper: 3).
+        tries: how often a generator is asked for one pair (the paper: 3).
+        per_problem: pairs of one problem at most, each with a chosen completion of its own.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PairBuilder:
         negatives: NegativeGenerator,
         choose: Choice = "random",
         tries: int = 3,
+        per_problem: int = 1,
     ) -> None:
         one_of("pairs.choose", choose, ("random", "first", "shortest", "lowest_scored"))
         if tries < 1:
@@ -53,7 +55,10 @@ class PairBuilder:
         self.verifier = verifier
         self.negatives = negatives
         self.choose = choose
+        if per_problem < 1:
+            raise ValueError(f"pairs.per_problem={per_problem}: must be at least 1")
         self.tries = tries
+        self.per_problem = per_problem
 
     def build(
         self,
@@ -67,78 +72,86 @@ class PairBuilder:
         Args:
             rollouts: N completions of P problems.
             verdicts: [N] of the training verifier.
-            scores: [N] reward-model scores, for ``choose="lowest_scored"``.
+            scores: [N] reward-model scores, for ``choose="lowest_scored"`` and hard negatives.
             generator: source of all chance; advanced.
 
         Returns:
-            K <= P pairs, and the count of every problem that gave none, by reason.
+            K pairs, and the counts of problems without a correct completion and of chosen
+            completions that found no partner, by reason.
         """
         counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
-        chosen: dict[int, int] = {}
-        for problem, group in enumerate(rollouts.groups):
+        chosen: list[int] = []  # rollouts; each stands for its problem
+        for group in rollouts.groups:
             correct = [i for i in group if verdicts[i].correct]
-            if correct:
-                chosen[problem] = self._choose(correct, rollouts, scores, generator)
-            elif group:
+            chosen += self._choose(correct, rollouts, scores, generator)
+            if group and not correct:
                 counts["dropped_no_correct"] += 1
 
         built: dict[int, Pair] = {}
         why: dict[int, str] = {}
-        waiting = list(chosen)
+        waiting = chosen
         for _ in range(self.tries):
             if not waiting:
                 break
-            requests = [self._request(p, chosen[p], rollouts, verdicts) for p in waiting]
+            requests = [self._request(i, rollouts, verdicts, scores) for i in waiting]
             proposals = self.negatives.generate(requests, generator)
+            problems = [rollouts.owners[i] for i in waiting]
             texts = [proposal.text for proposal in proposals]
-            checked = self._verify(waiting, texts, rollouts, verdicts)
-            for problem, proposal, verdict in zip(waiting, proposals, checked, strict=True):
+            checked = self._verify(problems, texts, rollouts, verdicts)
+            for index, proposal, verdict in zip(waiting, proposals, checked, strict=True):
                 if proposal.text is None or verdict is None:
-                    why[problem] = "dropped_no_text"
+                    why[index] = "dropped_no_text"
                 elif verdict.status is Status.INCORRECT:
-                    group = rollouts.groups[problem]
+                    group = rollouts.groups[rollouts.owners[index]]
                     own = [i for i in group if rollouts.completions[i] == proposal.text]
-                    built[problem] = Pair(
-                        problem=problem,
-                        chosen=rollouts.completions[chosen[problem]],
+                    built[index] = Pair(
+                        problem=rollouts.owners[index],
+                        chosen=rollouts.completions[index],
                         rejected=proposal.text,
-                        chosen_rollout=chosen[problem],
+                        chosen_rollout=index,
                         rejected_rollout=own[0] if own else None,
                         provenance=proposal.source,
                     )
                 elif verdict.status is Status.CORRECT:
-                    why[problem] = "dropped_still_correct"
+                    why[index] = "dropped_still_correct"
                 else:
-                    why[problem] = "dropped_undecided"
-            waiting = [problem for problem in waiting if problem not in built]
-        for problem in waiting:
-            counts[why[problem]] += 1
+                    why[index] = "dropped_undecided"
+            waiting = [index for index in waiting if index not in built]
+        for index in waiting:
+            counts[why[index]] += 1
         counts["built"] = len(built)
-        return Pairs(tuple(built[p] for p in sorted(built)), dict(counts))
+        return Pairs(tuple(built[i] for i in sorted(built)), dict(counts))
 
     def _choose(
         self, correct: list[int], rollouts: Rollouts, scores: Tensor | None, rng: torch.Generator
-    ) -> int:
-        if self.choose == "first":
-            return correct[0]
+    ) -> list[int]:
+        """Up to `per_problem` of a problem's correct rollouts."""
+        if self.choose == "random":
+            left, taken = list(correct), []
+            while left and len(taken) < self.per_problem:
+                taken.append(left.pop(draw(rng, len(left))))
+            return taken
+        ranked = correct  # "first"
         if self.choose == "shortest":
-            return min(correct, key=lambda i: len(rollouts.completions[i]))
+            ranked = sorted(correct, key=lambda i: len(rollouts.completions[i]))
         if self.choose == "lowest_scored":
             if scores is None:
                 raise ValueError("pairs.choose=lowest_scored needs reward-model scores")
-            return min(correct, key=lambda i: float(scores[i]))
-        return pick(correct, rng)
+            ranked = sorted(correct, key=lambda i: float(scores[i]))
+        return ranked[: self.per_problem]
 
     @staticmethod
     def _request(
-        problem: int, chosen: int, rollouts: Rollouts, verdicts: Sequence[Verdict]
+        chosen: int, rollouts: Rollouts, verdicts: Sequence[Verdict], scores: Tensor | None
     ) -> NegativeRequest:
+        problem = rollouts.owners[chosen]
         group = rollouts.groups[problem]
         return NegativeRequest(
             problem=rollouts.problems[problem],
             chosen=rollouts.completions[chosen],
             group=[rollouts.completions[i] for i in group],
             verdicts=[verdicts[i] for i in group],
+            scores=None if scores is None else [float(scores[i]) for i in group],
         )
 
     def _verify(

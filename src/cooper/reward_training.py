@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import binary_auroc
 
 from cooper.annotation import agree
 from cooper.checks import at_least
 from cooper.errors import DataError
 from cooper.fitting import SupervisedModule, fit, placed
 from cooper.functional import binary_cross_entropy
+from cooper.metrics import quality
 from cooper.models.reward_model import RewardModel
 from cooper.optim import OptimizerSettings
 from cooper.rng import seed_of
@@ -59,6 +59,15 @@ class RewardTraining:
                 "so at most 0.5"
             )
 
+    def split(
+        self, labelled: Sequence[LabelledCompletion], seed: int
+    ) -> tuple[list[LabelledCompletion], list[LabelledCompletion]]:
+        """Part the labelled completions: those to train on, and those held out."""
+        items = list(labelled)
+        random.Random(seed_of(seed, "reward model held out")).shuffle(items)
+        kept = min(self.heldout, len(items) // 5)
+        return items[kept:], items[:kept]
+
     def run(
         self,
         folder: Path,
@@ -81,11 +90,7 @@ class RewardTraining:
             seed: of the batches.
             trainer: accelerator, devices, precision.
         """
-        rng = random.Random(seed_of(seed, "reward model held out"))
-        items = list(labelled)
-        rng.shuffle(items)
-        kept = min(self.heldout, len(items) // 5)
-        heldout, items = items[:kept], items[kept:]
+        items, heldout = self.split(labelled, seed)
         batches = _Batches(items, rule, judge, self.batch_size, self.swapped_share, seed)
         module = RewardModule(reward_model, self.optimizer, self.steps)
         fit(module, batches, "reward model (BCE on labels)", trainer)
@@ -173,16 +178,3 @@ def _columns(items: Sequence[LabelledCompletion]) -> tuple[list[str], list[str],
         [item.reference for item in items],
         [item.completion for item in items],
     )
-
-
-def quality(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> dict[str, float]:
-    """Accuracy at 0.5 and AUROC on labelled completions; empty without both labels."""
-    labels = torch.tensor([int(item.label) for item in items])
-    if len(items) < 2 or len(labels.unique()) < 2:
-        return {"examples": float(len(items))}
-    scores = reward_model.score(*_columns(items)).sigmoid()
-    return {
-        "accuracy": float(((scores > 0.5).long() == labels).float().mean()),
-        "auroc": float(binary_auroc(scores, labels)),
-        "examples": float(len(items)),
-    }

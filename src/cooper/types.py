@@ -229,6 +229,7 @@ class NegativeRequest:
     chosen: str
     group: Sequence[str]  # [G]: the completions of the problem, the chosen one among them
     verdicts: Sequence[Verdict]  # [G]: the training verifier's
+    scores: Sequence[float] | None = None  # [G]: the reward model's, where there is one
 
 
 @dataclass(frozen=True)

@@ -117,3 +117,31 @@ class ModelUpdater:
         self.steps = state["steps"]
         self.skipped = state["skipped"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
+
+
+class Totals:
+    """Sums of an update's figures over its optimizer steps."""
+
+    def __init__(self) -> None:
+        self.shares: dict[str, float] = {}
+        self.updates: list[UpdateResult] = []
+
+    def add_shares(self, shares: dict[str, float]) -> None:
+        """Add a micro-batch's shares."""
+        for name, value in shares.items():
+            self.shares[name] = self.shares.get(name, 0.0) + value
+
+    def add_update(self, update: UpdateResult) -> None:
+        """Add an optimizer step."""
+        self.updates.append(update)
+
+    def metrics(self, prefix: str, skipped: int) -> dict[str, float]:
+        """Means over the optimizer steps."""
+        n = len(self.updates)
+        return {
+            f"{prefix}/loss": sum(u.loss for u in self.updates) / n,
+            f"{prefix}/grad_norm": sum(u.grad_norm for u in self.updates) / n,
+            f"{prefix}/lr": self.updates[-1].lr,
+            f"{prefix}/skipped_steps": float(skipped),
+            **{f"{prefix}/{name}": total / n for name, total in self.shares.items()},
+        }

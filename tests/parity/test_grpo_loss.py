@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
+from modules import KL_COEF, TEMPERATURE, assert_same_gradients, module_of
 from torch import Tensor, nn
 
 from cooper.models import Policy, RewardModel
-from cooper.module import CooperModule, _Totals, tokenise_pairs
-from cooper.objectives import PolicyObjective, RewardObjective
-from cooper.optim import OptimizerSettings
-from cooper.rewards import ModelReward
-from cooper.types import Pair, Pairs, Rollouts, SamplingParams
+from cooper.module import CooperModule
+from cooper.objectives import FixedLogprobs
+from cooper.types import Rollouts
+from cooper.updates import Totals
 
 ADVANTAGES = torch.tensor([1.0, -1.0, 0.5, -2.0, 0.0, 1.5])
-KL_COEF = 0.3
-TEMPERATURE = 0.8
 
 
 def reference_loss(
@@ -61,30 +60,7 @@ def reference_loss(
 
 @pytest.fixture
 def make_module(policy: Policy, reward_model: RewardModel) -> Callable[..., CooperModule]:
-    def make(reward_objective: RewardObjective | None = None, **objective: Any) -> CooperModule:
-        trained = Policy(copy.deepcopy(policy.model), policy.tokenizer, TEMPERATURE)
-        unused: Any = None
-        module = CooperModule(
-            policy=trained,
-            reference=None,
-            reward_model=copy.deepcopy(reward_model),
-            prompts=unused,
-            sampler=unused,
-            sampling=SamplingParams(max_new_tokens=9, temperature=TEMPERATURE),
-            group_size=2,
-            verifier=unused,
-            reward=ModelReward(),
-            pairs=unused,
-            objective=PolicyObjective(kl_coef=KL_COEF, **objective),
-            reward_objective=reward_objective or RewardObjective(),
-            policy_optimizer=OptimizerSettings(lr=1e-3),
-            reward_model_optimizer=OptimizerSettings(lr=1e-3),
-            max_steps=10,
-        )
-        module.configure_optimizers()
-        return module
-
-    return make
+    return functools.partial(module_of, policy, reward_model)
 
 
 @pytest.fixture
@@ -93,15 +69,12 @@ def ref_logprobs(ragged: Rollouts) -> Tensor:
     return ragged.logprobs + 0.2 * noise
 
 
-def gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+def fixed(rollouts: Rollouts, ref_logprobs: Tensor | None = None) -> FixedLogprobs:
+    return FixedLogprobs(rollouts.logprobs, rollouts.logprobs, ref_logprobs)
 
 
-def assert_same_gradients(got: nn.Module, expected: nn.Module) -> None:
-    left, right = gradients(got), gradients(expected)
-    assert left.keys() == right.keys() == dict(got.named_parameters()).keys()
-    for name in left:
-        torch.testing.assert_close(left[name], right[name], rtol=1e-5, atol=1e-5, msg=name)
+def spread(rollouts: Rollouts) -> Tensor:
+    return torch.cat([ADVANTAGES[r].repeat(len(rollouts.tokens(r))) for r in range(6)])
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 4, 64])
@@ -125,10 +98,10 @@ def test_policy_loss_and_all_gradients(
     expected = reference_loss(plain, ragged, rows, ref_logprobs, aggregation, mask_truncated)
     expected.backward()
 
-    totals = _Totals()
+    totals = Totals()
     total = 0.0
     for share in module.policy_losses(
-        ragged, torch.tensor(rows), ADVANTAGES, ragged.logprobs, ref_logprobs, totals
+        ragged, torch.tensor(rows), fixed(ragged, ref_logprobs), spread(ragged), totals
     ):
         share.backward()
         total += share.item()
@@ -142,11 +115,11 @@ def test_logged_shares_do_not_depend_on_the_micro_batches(
 ) -> None:
     logged = []
     for size in (1, 64):
-        totals = _Totals()
+        totals = Totals()
         module = make_module(micro_batch_size=size)
         list(
             module.policy_losses(
-                ragged, torch.arange(6), ADVANTAGES, ragged.logprobs, ref_logprobs, totals
+                ragged, torch.arange(6), fixed(ragged, ref_logprobs), spread(ragged), totals
             )
         )
         logged.append(totals.shares)
@@ -172,7 +145,7 @@ def test_minibatches_split_the_rollouts_and_weigh_each_by_itself(
 
     monkeypatch.setattr(module, "policy_losses", spy)
     monkeypatch.setattr(module, "step_model", step)
-    module.update_policy(ragged, ADVANTAGES)
+    module.update_policy(ragged, module.fixed_logprobs(ragged), spread(ragged))
 
     assert [len(rows) for rows in seen] == [2] * 6
     for epoch in (seen[:3], seen[3:]):
@@ -183,9 +156,9 @@ def test_minibatches_split_the_rollouts_and_weigh_each_by_itself(
         for rows, loss in zip(seen, losses, strict=True):
             plain = module.policy(ragged, rows).logprobs
             flat = torch.cat([torch.arange(ragged.offsets[r], ragged.offsets[r + 1]) for r in rows])
-            spread = torch.cat([ADVANTAGES[r].repeat(len(ragged.tokens(r))) for r in rows])
+            advantage = torch.cat([ADVANTAGES[r].repeat(len(ragged.tokens(r))) for r in rows])
             ratio = (plain - ragged.logprobs[flat]).exp()
-            surrogate = torch.minimum(ratio * spread, ratio.clamp(0.8, 1.2) * spread)
+            surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
             assert loss == pytest.approx(float(-surrogate.mean()), abs=1e-5)
 
 
@@ -221,59 +194,6 @@ def test_old_logprobs_are_recomputed_when_the_drawn_ones_are_of_another_distribu
         return module.updaters[name].step([], lambda _: None, _Nothing(), _Nothing())
 
     monkeypatch.setattr(module, "step_model", step)
-    module.update_policy(ragged, ADVANTAGES)
+    module.update_policy(ragged, module.fixed_logprobs(ragged), spread(ragged))
     mean = (ADVANTAGES * ragged.lengths).sum() / ragged.lengths.sum()
     assert losses == pytest.approx([-float(mean)], abs=1e-5)
-
-
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 64])
-def test_reward_model_loss_and_all_gradients(
-    make_module: Callable[..., CooperModule], ragged: Rollouts, micro_batch_size: int
-) -> None:
-    module = make_module(RewardObjective(micro_batch_size=micro_batch_size))
-    plain = copy.deepcopy(module.reward_model.model)
-    chosen = [[20, 21], [30, 31, 32, 33], [40]]
-    rejected = [[22, 23, 24], [34], [41, 42]]
-    expected = torch.zeros(())
-    plain.config.pad_token_id = None
-    for right, wrong in zip(chosen, rejected, strict=True):
-        margin = (
-            plain(input_ids=torch.tensor([right])).logits
-            - plain(input_ids=torch.tensor([wrong])).logits
-        )
-        expected = expected - torch.log(torch.sigmoid(margin)).squeeze() / 3
-    expected.backward()
-
-    total = 0.0
-    for share in module.reward_model_losses(chosen, rejected, _Totals()):
-        share.backward()
-        total += share.item()
-    assert total == pytest.approx(expected.item(), abs=1e-5)
-    assert_same_gradients(module.reward_model.model, plain)
-
-
-def test_without_pairs_the_reward_model_takes_no_step(
-    make_module: Callable[..., CooperModule], ragged: Rollouts
-) -> None:
-    module = make_module()
-    assert module.update_reward_model(Pairs((), {}), ragged) == {}
-    assert module.updaters["reward_model"].steps == 0
-
-
-def test_reward_objective_is_due_every_nth_step() -> None:
-    due = [step for step in range(1, 8) if RewardObjective(every=3).due(step)]
-    assert due == [3, 6]
-
-
-def test_pairs_are_rendered_with_their_own_problem(
-    make_module: Callable[..., CooperModule],
-    make_rollouts: Callable[..., Rollouts],
-) -> None:
-    module = make_module()
-    rollouts = make_rollouts([["a"], ["b"]], references=["3", "5"])
-    pairs = Pairs((Pair(1, "right", "wrong", 1, None, "x"),), {})
-    chosen, rejected = tokenise_pairs(module.reward_model, pairs, rollouts)
-    decode = module.reward_model.tokenizer.decode
-    form = "<question>question 1</question>\n<reference_answer>5</reference_answer>\n"
-    assert decode(chosen[0]) == form + "<completion>right</completion>"
-    assert decode(rejected[0]) == form + "<completion>wrong</completion>"

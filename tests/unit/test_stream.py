@@ -41,7 +41,7 @@ def test_seed_decides_the_order() -> None:
 @pytest.mark.parametrize("done", [0, 2, 3, 14])
 def test_start_goes_on_where_a_run_stopped(done: int) -> None:
     resumed = stream()
-    resumed.start = done
+    resumed.start, resumed.position = done, 3 * done
     assert list(resumed) == list(stream())[done:]
     assert len(resumed) == 14 - done
 

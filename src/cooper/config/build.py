@@ -40,11 +40,12 @@ from cooper.negatives import NegativeGenerator
 from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder
+from cooper.reward_examples import RewardData
 from cooper.reward_training import RewardTraining
 from cooper.rewards import Reward
 from cooper.samplers import Sampler
 from cooper.stages import StageCache
-from cooper.types import Problem, SamplingParams
+from cooper.types import LabelledCompletion, Problem, SamplingParams
 from cooper.verifiers.base import Verifier
 from cooper.warm_start import WarmStart
 
@@ -149,7 +150,9 @@ class RunBuilder:
         pairs = instantiate(
             cfg.pairs, "pairs", PairBuilder, verifier=self.verifier, negatives=negatives
         )
-        objective = instantiate(cfg.algorithm, "algorithm", PolicyObjective)
+        objective = instantiate(
+            cfg.algorithm, "algorithm", PolicyObjective, max_tokens=cfg.sampling.max_new_tokens
+        )
         reward_objective = instantiate(cfg.reward_objective, "reward_objective", RewardObjective)
         optimizers = {
             name: instantiate(cfg[name], name, OptimizerSettings)
@@ -171,7 +174,11 @@ class RunBuilder:
             annotation = instantiate(cfg.annotation, "annotation", HybridAnnotation, problems=train)
             self.closing.callback(annotation.judge.close)
             reward_training = instantiate(cfg.reward_training, "reward_training", RewardTraining)
+        reward_data = None
         if isinstance(reward_source, Pretrained):
+            labelled, heldout = self.labelled("labelled"), self.labelled("heldout")
+            if reward.trains_model:
+                reward_data = RewardData(reward_objective, labelled, heldout)
             reward_model = self.reward_model(reward_source)
 
         if warm_start is not None:
@@ -185,6 +192,9 @@ class RunBuilder:
                 reward_training, labels, annotation.judge, policy_source
             )
             reward_model = self.reward_model(source)
+            if reward.trains_model:
+                replayed = reward_training.split(read_labelled(labels / LABELLED), cfg.seed)
+                reward_data = RewardData(reward_objective, *replayed)
         notes = []
         train, dropped = (
             prompts.fitting(train, "data.train") if cfg.prompt.max_tokens else (train, 0)
@@ -218,6 +228,8 @@ class RunBuilder:
             max_steps=cfg.trainer.max_steps,
             max_skips=cfg.trainer.max_skips,
             seed=cfg.seed,
+            stream=stream,
+            reward_data=reward_data,
         )
         return Run(
             module=module,
@@ -253,6 +265,11 @@ class RunBuilder:
         if not isinstance(found[0], Problem):
             raise DataError(f"{key}: holds {type(found[0]).__name__}s; it has to hold Problems")
         return found
+
+    def labelled(self, name: str) -> list[LabelledCompletion]:
+        """Labelled completions of a file of the user's, or none."""
+        path = self.cfg.data[name]
+        return [] if path is None else read_labelled(Path(path).expanduser())
 
     def sets(self, node: Any, key: str) -> dict[str, Sequence[Problem]]:
         """Named sets of problems: one file, one component, or names with either."""

@@ -49,6 +49,8 @@ class Data:
     train: Any = MISSING
     val: Any = MISSING
     test: Any = None
+    labelled: Optional[str] = None  # noqa: UP045
+    heldout: Optional[str] = None  # noqa: UP045
     problems_per_step: int = 512
     question_column: Optional[str] = None  # noqa: UP045
     reference_column: Optional[str] = None  # noqa: UP045

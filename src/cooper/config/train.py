@@ -216,10 +216,12 @@ def export(run: Run, folder: RunFolder) -> None:
     """Write both models in Hugging Face form."""
     module = run.module
     save_model(module.policy.model, module.policy.tokenizer, folder.path / "policy")
-    if module.reward_model is not None:
-        save_model(
-            module.reward_model.model, module.reward_model.tokenizer, folder.path / "reward_model"
-        )
+    models = {"reward_model": module.reward_model}
+    if module.average is not None:
+        models["reward_model_average"] = module.scorer
+    for name, model in models.items():
+        if model is not None:
+            save_model(model.model, model.tokenizer, folder.path / name)
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:

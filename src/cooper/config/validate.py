@@ -27,6 +27,7 @@ PROVIDED: dict[str, frozenset[str]] = {
     "warm_start": frozenset({"problems"}),
     "annotation": frozenset({"problems"}),
     "pairs": frozenset({"verifier", "negatives"}),
+    "algorithm": frozenset({"max_tokens"}),
 }
 _MENDS = {
     "annotation.judge": "the first stage needs a judge: give one with _target_, or take a trained "

@@ -15,9 +15,9 @@ from cooper.types import Problem
 class ProblemStream(IterableDataset):
     """Batches of problems, a fresh permutation each epoch, the same for the same seed.
 
-    Batch s depends on (seed, s) alone: a resumed run simply starts at its next step, also in
-    mid-epoch. A batch may reach from one epoch into the next; it never holds a problem twice
-    within an epoch.
+    The problem at a position depends on (seed, position) alone, so `position` is all that a
+    checkpoint has to hold, also in mid-epoch. A batch may reach from one epoch into the next; it
+    never holds a problem twice within an epoch.
 
     Args:
         problems: the data set.
@@ -38,11 +38,13 @@ class ProblemStream(IterableDataset):
         self.num_batches = num_batches
         self.seed = seed
         self.start = 0  # steps already done
+        self.position = 0  # problems already given
 
-    def batch(self, step: int) -> list[Problem]:
-        """The problems of one step; steps count from 0."""
+    def take(self) -> list[Problem]:
+        """The next batch; also for those who need more than the step's own."""
         size = len(self.problems)
-        positions = range(step * self.batch_size, (step + 1) * self.batch_size)
+        positions = range(self.position, self.position + self.batch_size)
+        self.position += self.batch_size
         orders = {epoch: self._order(epoch) for epoch in sorted({p // size for p in positions})}
         return [self.problems[orders[p // size][p % size]] for p in positions]
 
@@ -52,8 +54,8 @@ class ProblemStream(IterableDataset):
 
     def __iter__(self) -> Iterator[list[Problem]]:
         """Batches from `start` to the end of the run."""
-        for step in range(self.start, self.num_batches):
-            yield self.batch(step)
+        for _ in range(self.start, self.num_batches):
+            yield self.take()
 
     def __len__(self) -> int:
         """Batches that are left."""

@@ -1,0 +1,123 @@
+"""Dynamic sampling: replace groups that have nothing to teach (DAPO, arXiv 2503.14476, 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from cooper.collectives import any_rank
+from cooper.functional import offsets_from, token_positions
+from cooper.types import Rollouts, Verdict
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rollouts with their verdicts."""
+
+    rollouts: Rollouts
+    verdicts: list[Verdict]
+    rounds: int = 0  # extra rounds that were drawn
+    dropped: int = 0  # groups that were left out
+    silent: bool = False  # no group is left that could teach anything; these teach nothing either
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What it cost."""
+        return {
+            "sampling/extra_rounds": float(self.rounds),
+            "sampling/dropped_groups": float(self.dropped),
+        }
+
+
+def refill(first: Drawn, most_rounds: int, draw_more: Callable[[], Drawn]) -> Drawn:
+    """Drop groups whose verdicts do not differ, and draw others in their place.
+
+    The verdicts decide, also where the reward is a learned score: scores always differ a little, so
+    their spread says nothing (DAPO filters by accuracy; veRL's ``filter_groups.metric=acc``). All
+    processes draw as many rounds as the one that needs most, so that none waits for another.
+
+    Args:
+        first: the step's P problems.
+        most_rounds: extra rounds at most; what is missing then stays missing.
+        draw_more: draws as many problems again.
+
+    Returns:
+        at most P groups with both verdicts in each; where there is none, `first`, marked silent.
+    """
+    wanted = len(first.rollouts.problems)
+    kept = informative(first)
+    seen, rounds = wanted, 0
+    while rounds < most_rounds and any_rank(groups_in(kept) < wanted):
+        more = draw_more()
+        rounds, seen = rounds + 1, seen + len(more.rollouts.problems)
+        kept = join([kept, informative(more)])
+    kept = select(kept, range(min(wanted, groups_in(kept))))
+    if not groups_in(kept):
+        return Drawn(first.rollouts, first.verdicts, rounds, seen, silent=True)
+    return Drawn(kept.rollouts, kept.verdicts, rounds, seen - groups_in(kept))
+
+
+def groups_in(drawn: Drawn) -> int:
+    """How many problems there are."""
+    return len(drawn.rollouts.problems)
+
+
+def informative(drawn: Drawn) -> Drawn:
+    """Only the groups that hold a CORRECT verdict and another one."""
+    groups = drawn.rollouts.groups
+    return select(
+        drawn,
+        [
+            problem
+            for problem, group in enumerate(groups)
+            if len({drawn.verdicts[i].correct for i in group}) == 2
+        ],
+    )
+
+
+def select(drawn: Drawn, problems: Sequence[int]) -> Drawn:
+    """Some problems with their groups, in the order given."""
+    rollouts = drawn.rollouts
+    rows = [row for problem in problems for row in rollouts.groups[problem]]
+    where = token_positions(rollouts.offsets, torch.tensor(rows, dtype=torch.long))
+    sizes = torch.tensor([len(rollouts.groups[problem]) for problem in problems], dtype=torch.long)
+    return Drawn(
+        Rollouts(
+            problems=tuple(rollouts.problems[problem] for problem in problems),
+            prompt_ids=tuple(rollouts.prompt_ids[problem] for problem in problems),
+            problem_of=torch.arange(len(problems)).repeat_interleave(sizes),
+            ids=rollouts.ids[where],
+            logprobs=rollouts.logprobs[where],
+            offsets=offsets_from(rollouts.lengths[rows]),
+            finished=rollouts.finished[rows],
+            completions=tuple(rollouts.completions[row] for row in rows),
+            policy_version=rollouts.policy_version,
+        ),
+        [drawn.verdicts[row] for row in rows],
+    )
+
+
+def join(parts: Sequence[Drawn]) -> Drawn:
+    """Put several draws of the same policy side by side."""
+    rollouts = [part.rollouts for part in parts]
+    before = 0
+    problem_of = []
+    for one in rollouts:
+        problem_of.append(one.problem_of + before)
+        before += len(one.problems)
+    return Drawn(
+        Rollouts(
+            problems=tuple(problem for one in rollouts for problem in one.problems),
+            prompt_ids=tuple(ids for one in rollouts for ids in one.prompt_ids),
+            problem_of=torch.cat(problem_of),
+            ids=torch.cat([one.ids for one in rollouts]),
+            logprobs=torch.cat([one.logprobs for one in rollouts]),
+            offsets=offsets_from(torch.cat([one.lengths for one in rollouts])),
+            finished=torch.cat([one.finished for one in rollouts]),
+            completions=tuple(text for one in rollouts for text in one.completions),
+            policy_version=rollouts[0].policy_version,
+        ),
+        [verdict for part in parts for verdict in part.verdicts],
+    )
