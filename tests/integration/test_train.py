@@ -106,8 +106,14 @@ class Noisy(ModelReward):
         [],
         ["algorithm.minibatches=2", "reward=hybrid"],
         ["reward._target_=noisy_reward.Noisy"],
+        [
+            "reward_objective=pairwise_replay",
+            "reward_objective.replay_pairs=4",
+            "reward_objective.ema_decay=0.9",
+            "algorithm.dynamic_sampling=2",
+        ],
     ],
-    ids=["default", "minibatches", "global-generator"],
+    ids=["default", "minibatches", "global-generator", "replay-average-refill"],
 )
 def test_resumed_run_is_the_uninterrupted_one_to_the_bit(cli, tmp_path, extra):
     (tmp_path / "noisy_reward.py").write_text(NOISY_REWARD)
@@ -199,6 +205,50 @@ def test_ends_before_and_in_the_last_step(
     assert json.loads((tmp_path / "r" / "summary.json").read_text())["status"] == status
     assert (tmp_path / "r" / "checkpoints" / f"{steps:06d}" / "trainer.pt").is_file()
     assert metrics_of(tmp_path / "r")[-1]["step"] == steps
+
+
+ALTERNATE = """
+from cooper.types import Status, Verdict
+from cooper.verifiers.base import Verifier
+
+class Alternate(Verifier):
+    def verify(self, completions, references, questions=None):
+        kinds = (Status.CORRECT, Status.INCORRECT)
+        return [Verdict(kinds[i % 2]) for i in range(len(completions))]
+"""
+
+
+def test_dynamic_sampling_that_keeps_all_groups_changes_nothing(cli, tmp_path, monkeypatch):
+    (tmp_path / "alternate.py").write_text(ALTERNATE)
+    (tmp_path / "mine" / "verifier").mkdir(parents=True)
+    (tmp_path / "mine" / "verifier" / "alternate.yaml").write_text(
+        "_target_: alternate.Alternate\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    given = ["--config-dir=mine", "verifier=alternate", "reward=rule", "trainer.max_steps=2"]
+    for name, rounds in (("plain", 0), ("dynamic", 4)):
+        result = cli(f"paths.run_dir={name}", f"algorithm.dynamic_sampling={rounds}", *given)
+        assert result.code == 0, result.err
+    got = metrics_of(tmp_path / "dynamic")
+    extra = [
+        (row.pop("sampling/extra_rounds", 0), row.pop("sampling/dropped_groups", 0)) for row in got
+    ]
+    assert got == metrics_of(tmp_path / "plain")
+    assert extra == [(0, 0)] * 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "parts"),
+    [("pairwise_bce", {"margin", "heldout_auroc"}), ("replay", {"heldout_auroc"})],
+)
+def test_reward_objectives_run(cli, tmp_path, preset, parts):
+    floor = ["reward_objective.accuracy_floor=0.999", "reward_objective.max_inner_steps=3"]
+    result = cli("paths.run_dir=r", f"reward_objective={preset}", *floor)
+    assert result.code == 0, result.err
+    keys = {key for row in metrics_of(tmp_path / "r") for key in row}
+    assert {f"reward_model/{part}" for part in ("margin", "heldout_auroc")} & keys == {
+        f"reward_model/{part}" for part in parts
+    }
 
 
 def test_last_finds_the_newest_run_of_the_experiment(cli, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -46,6 +47,15 @@ def test_self_takes_only_what_is_decidedly_wrong(verdicts_of: VerdictsOf) -> Non
     asked = request("a", ["a", "b", "c", "d"], verdicts_of("CIUI"))
     drawn = {SelfNegatives().generate([asked], rng(seed))[0].text for seed in SEEDS}
     assert drawn == {"b", "d"}
+
+
+def test_hard_negative_is_the_wrong_one_that_scores_highest(verdicts_of: VerdictsOf) -> None:
+    asked = request("a", ["a", "b", "c", "d"], verdicts_of("CIUI"))
+    hard = SelfNegatives(choose="highest_scored")
+    scored = dataclasses.replace(asked, scores=[0.99, 0.2, 0.98, 0.7])
+    assert {hard.generate([scored], rng(seed))[0].text for seed in SEEDS} == {"d"}
+    # Without a reward model there is no hardest one.
+    assert {hard.generate([asked], rng(seed))[0].text for seed in SEEDS} == {"b", "d"}
 
 
 def test_self_finds_nothing_among_right_and_undecided(verdicts_of: VerdictsOf) -> None:

@@ -202,3 +202,48 @@ def test_settings_are_checked() -> None:
         PairBuilder(WordVerifier(), SelfNegatives(), choose="last")
     with pytest.raises(ValueError, match=r"pairs\.tries=0"):
         PairBuilder(WordVerifier(), SelfNegatives(), tries=0)
+
+
+@pytest.mark.parametrize(
+    ("choose", "expected"),
+    [("first", ["aaa", "b"]), ("shortest", ["b", "cc"]), ("lowest_scored", ["cc", "aaa"])],
+)
+def test_several_pairs_of_a_problem_have_chosen_ones_of_their_own(
+    make_rollouts: MakeRollouts, verdicts_of: VerdictsOf, choose: str, expected: list[str]
+) -> None:
+    rollouts = make_rollouts([["aaa", "b", "cc", "d"], ["e", "f"]])
+    given = ([0.5, 0.9, 0.1, 0.3, 0.2, 0.4], 0)
+    pairs = build(
+        rollouts, verdicts_of("CCCICI"), SelfNegatives(), *given, choose=choose, per_problem=2
+    )
+    assert sorted(pair.chosen for pair in pairs.pairs) == sorted([*expected, "e"])
+    assert {(pair.problem, pair.rejected) for pair in pairs.pairs} == {(0, "d"), (1, "f")}
+    assert pairs.counts["built"] == 3
+
+
+def test_random_choice_of_several_draws_without_replacement(
+    make_rollouts: MakeRollouts, verdicts_of: VerdictsOf
+) -> None:
+    rollouts = make_rollouts([["a", "b", "c", "d"]])
+    seen = set()
+    for seed in range(20):
+        pairs = build(rollouts, verdicts_of("CCCI"), SelfNegatives(), seed=seed, per_problem=2)
+        assert len({pair.chosen for pair in pairs.pairs}) == 2
+        seen |= {pair.chosen for pair in pairs.pairs}
+    assert seen == {"a", "b", "c"}
+
+
+def test_each_chosen_one_without_a_partner_is_counted(
+    make_rollouts: MakeRollouts, verdicts_of: VerdictsOf
+) -> None:
+    script = Script(p0=["incorrect", None])
+    pairs = build(make_rollouts([["a", "b"]]), verdicts_of("CC"), script, tries=1, per_problem=2)
+    assert pairs.counts == {**NOTHING, "built": 1, "dropped_no_text": 1}
+
+
+def test_generators_see_the_scores_of_the_group(
+    make_rollouts: MakeRollouts, verdicts_of: VerdictsOf
+) -> None:
+    script = Script(p1=["incorrect"])
+    build(make_rollouts([["x"], ["a", "b"]]), verdicts_of("ICI"), script, [0.5, 0.25, 0.75])
+    assert list(script.requests[0].scores) == [0.25, 0.75]
