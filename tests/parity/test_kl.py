@@ -50,3 +50,33 @@ def test_expectation_is_the_exact_divergence(estimator: str) -> None:
 def test_k3_is_clamped() -> None:
     d = torch.tensor([1000.0, 3.0, -15.0])  # e^3 - 3 - 1 = 16.1; e^-15 + 15 - 1 = 14.0
     assert kl_penalty(torch.zeros(3), d, "k3").tolist() == [10.0, 10.0, 10.0]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_equals_the_formula_token_by_token(estimator: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    logprobs = (-torch.rand(30, generator=rng) * 4).requires_grad_()
+    reference = -torch.rand(30, generator=rng) * 4  # |d| < 4, and k3 beyond its bound at times
+    expected, slopes = [], []
+    for ours, theirs in zip(logprobs.tolist(), reference.tolist(), strict=True):
+        ratio = math.exp(theirs - ours)  # p_ref / p
+        k3 = ratio - math.log(ratio) - 1
+        value = {"k1": -math.log(ratio), "k2": math.log(ratio) ** 2 / 2, "k3": min(k3, 10.0)}
+        slope = {"k1": 1.0, "k2": -math.log(ratio), "k3": 1 - ratio if k3 < 10 else 0.0}
+        expected.append(value[estimator])
+        slopes.append(slope[estimator])
+    got = kl_penalty(logprobs, reference, estimator)
+    torch.testing.assert_close(got.tolist(), expected, rtol=1e-4, atol=1e-5)
+    got = torch.autograd.grad(got.sum(), logprobs)[0]
+    torch.testing.assert_close(got.tolist(), slopes, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_equal_policies(estimator: str) -> None:
+    """Nothing diverges; of the three only k1 has a slope there, the same for every token."""
+    logprobs = torch.tensor([-0.5, -3.0], requires_grad=True)
+    got = kl_penalty(logprobs, logprobs.detach(), estimator)
+    assert got.tolist() == [0.0, 0.0]
+    slope = 1.0 if estimator == "k1" else 0.0
+    assert torch.autograd.grad(got.sum(), logprobs)[0].tolist() == [slope] * 2
+    assert kl_penalty(torch.zeros(0), torch.zeros(0), estimator).shape == (0,)

@@ -60,3 +60,41 @@ def test_entropy_gradient_by_the_formula() -> None:
     entropy = -(p * p.log()).sum()
     expected = torch.cat([-p * (p.log() + entropy), torch.zeros(1)])
     torch.testing.assert_close(logits.grad[0], expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 4096])
+def test_entropy_and_its_gradient_equal_the_sum_over_tokens(
+    logits: torch.Tensor, chunk: int
+) -> None:
+    logits.requires_grad_()
+    got = entropy_from_logits(logits, chunk=chunk)
+    weights = torch.arange(7) + 1.0
+    slopes = torch.autograd.grad((weights * got).sum(), logits)[0]
+    for row, entropy, slope, weight in zip(logits, got, slopes, weights, strict=True):
+        odds = [math.exp(x) for x in row.tolist()]
+        p = [x / sum(odds) for x in odds]
+        expected = -sum(x * math.log(x) for x in p)
+        assert entropy.item() == pytest.approx(expected, abs=1e-5)
+        by_hand = [-float(weight) * x * (math.log(x) + expected) for x in p]
+        assert slope.tolist() == pytest.approx(by_hand, abs=1e-5)
+
+
+def test_entropy_where_nothing_is_left_to_choose() -> None:
+    """One possible token, and equal ones: the lowest and the highest entropy have no slope."""
+    logits = torch.full((2, 4), -math.inf)
+    logits[0, 2] = 3.0
+    logits[1] = -7.0
+    logits.requires_grad_()
+    got = entropy_from_logits(logits)
+    assert got.tolist() == pytest.approx([0.0, math.log(4)], abs=1e-6)
+    slopes = torch.autograd.grad(got.sum(), logits)[0]
+    torch.testing.assert_close(slopes, torch.zeros(2, 4), rtol=0, atol=1e-6)
+    assert entropy_from_logits(torch.tensor([[5.0]])).tolist() == pytest.approx([0.0])
+
+
+def test_entropy_of_half_precision_is_summed_in_float32(logits: torch.Tensor) -> None:
+    half = logits.bfloat16()
+    got = entropy_from_logits(half)
+    p = half.double().softmax(-1)
+    assert got.dtype is torch.float32
+    torch.testing.assert_close(got, -(p * p.log()).sum(-1).float(), rtol=0, atol=1e-5)

@@ -69,9 +69,9 @@ def leave_one_out_advantages(
 ) -> Float[Tensor, " N"]:
     r"""RLOO's advantage: a completion against the mean of the *others* of its problem.
 
-    :math:`A_i = R_i - \frac{1}{n - 1} \sum_{j \ne i} R_j` (RLOO, arXiv 2402.14740, section 2.4;
-    veRL's ``rloo``, TRL's ``RLOOTrainer``). It equals :math:`\frac{n}{n - 1} (R_i - \bar R)`.
-    A group of one keeps its raw reward.
+    :math:`A_i = R_i - \frac{1}{n - 1} \sum_{j \ne i} R_j` (RLOO, arXiv 2402.14740; veRL's
+    ``rloo``, TRL's ``RLOOTrainer``). It equals :math:`\frac{n}{n - 1} (R_i - \bar R)`. A group of
+    one keeps its raw reward, as in veRL (TRL: 0).
 
     Args:
         rewards: [N] reward of each rollout.
@@ -95,8 +95,9 @@ def whiten(
     r"""Batch-normalised advantages: mean 0 and variance 1 over all kept tokens of the batch.
 
     :math:`A_t = (x_t - \mu) / \sqrt{\sigma^2 + \epsilon}` (REINFORCE++, arXiv 2501.03262, its
-    global batch normalisation), in veRL's convention (``masked_whiten``): over tokens, not completions,
-    sample variance (divisor n - 1), eps 1e-8 inside the root.
+    global batch normalisation), in veRL's convention (``masked_whiten``): over tokens, not
+    completions, sample variance (divisor n - 1), eps 1e-8 inside the root. (TRL's
+    ``scale_rewards="batch"`` takes the standard deviation over completions, plus 1e-4.)
 
     Args:
         values: [S] returns or centred rewards of each token.
@@ -106,6 +107,7 @@ def whiten(
     Returns:
         [S] float32; all 0 where fewer than two tokens take part or all are equal.
     """
+    values = values.float()
     advantages = torch.zeros_like(values)
     kept = values[keep]
     if len(kept) > 1 and bool(kept.max() > kept.min()):

@@ -30,7 +30,9 @@ def aggregation_weights(
       2402.03300, equation 3).
     * ``constant``: every token counts alike whatever the batch's lengths are,
       :math:`w = 1 / (N L)`, L the length limit (Dr.GRPO, arXiv 2503.20783, section 3.2; TRL's
-      ``dr_grpo`` and veRL's ``seq-mean-token-sum-norm``).
+      ``dr_grpo``, and veRL's ``seq-mean-token-sum-norm`` with ``loss_scale_factor`` L).
+
+    N counts the completions kept. (TRL's ``grpo`` and ``dr_grpo`` count those left out as well.)
 
     Args:
         offsets: [N + 1] completion i owns tokens ``offsets[i]:offsets[i + 1]``.

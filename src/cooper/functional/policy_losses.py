@@ -32,7 +32,8 @@ def clipped_surrogate(
     2503.14476, equation 10).
 
     Where A is negative that loss grows with the ratio without bound. Dual clip stops it at
-    :math:`-c A` (arXiv 1912.09729, equation 5; veRL's ``clip_ratio_c``, 3 there).
+    :math:`-c A` (arXiv 1912.09729, equation 5; veRL's ``clip_ratio_c``, 3 there; the same as TRL's
+    two-sided ``delta`` where that is above the upper bound).
 
     Args:
         logprobs: [S] of the policy, with gradient.
@@ -63,7 +64,8 @@ def sequence_clipped_surrogate(
     :math:`s_{i,t} = \mathrm{sg}[s_i] \, p_t / \mathrm{sg}[p_t]`: the same value for all tokens of a
     completion, and the gradient of :math:`s_i` where they share an advantage (GSPO, arXiv
     2507.18071, equations 7 and 14; bounds of its section 5.1; veRL's ``gspo``, TRL's
-    ``importance_sampling_level="sequence"``).
+    ``importance_sampling_level="sequence"``). It is the paper's loss under
+    ``aggregation="sequence_mean"``. (veRL cuts :math:`\log s_i` at 10, TRL nowhere; here +-20.)
 
     Args:
         logprobs: [S] of the policy, with gradient.
@@ -92,8 +94,9 @@ def cispo(
     r"""CISPO: clip the importance weight, never the gradient.
 
     :math:`-\mathrm{sg}[\mathrm{clip}(\rho, 1 - \epsilon_{low}, 1 + \epsilon_{high})] A \log p`
-    (MiniMax-M1, arXiv 2506.13585, equations 4 and 5; TRL's ``loss_type="cispo"``). With
-    ``clip_low=1`` there is no lower bound, as in the paper.
+    (MiniMax-M1, arXiv 2506.13585, equations 4 and 5; veRL's ``cispo``). With ``clip_low=1`` there
+    is no lower bound, as in the paper and in TRL's ``loss_type="cispo"``, whose ``epsilon_high`` is
+    the upper bound itself: our ``1 + clip_high``.
 
     Args:
         logprobs: [S] of the policy, with gradient.
@@ -115,9 +118,11 @@ def truncated_importance(
 ) -> Float[Tensor, " S"]:
     r"""Weights that correct for rollouts drawn by another engine or policy version.
 
-    :math:`\min(p_{old} / p_{drawn}, C)`, a factor on the loss (truncated importance sampling:
-    Ionides 2008; "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", Yao et al. 2025;
-    veRL's ``tis_imp_ratio_cap``, TRL's ``vllm_importance_sampling_cap``).
+    :math:`\min(p_{old} / p_{drawn}, C)`, a factor on the loss (truncated importance sampling,
+    Ionides 2008; "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", Yao et
+    al. 2025; veRL's ``rollout_is="token"`` with ``rollout_is_threshold``, once
+    ``tis_imp_ratio_cap``; TRL's ``token_truncate`` with ``vllm_importance_sampling_clip_max``, once
+    ``vllm_importance_sampling_cap``).
 
     Args:
         old_logprobs: [S] of the policy before this step's updates.

@@ -33,6 +33,8 @@ def segment_sum(
     values: Float[Tensor, " S"], offsets: Int[Tensor, " N_plus_1"]
 ) -> Float[Tensor, " N"]:
     """Sum over each completion's tokens: [S] -> [N]."""
+    if len(offsets) == 1:  # segment_reduce refuses to reduce nothing
+        return values
     lengths = (offsets[1:] - offsets[:-1]).to(values.device)
     return torch.segment_reduce(values, "sum", lengths=lengths)
 

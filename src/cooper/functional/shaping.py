@@ -12,7 +12,8 @@ def overlong_penalty(
     r"""DAPO's soft punishment of completions that come near the length limit.
 
     0 up to ``max_tokens - buffer`` tokens, then falling linearly to -1 at ``max_tokens`` (DAPO,
-    arXiv 2503.14476, equation 13; veRL's ``overlong_buffer``).
+    arXiv 2503.14476, equation 13; veRL's ``overlong_buffer_cfg``, TRL's
+    ``get_soft_overlong_punishment``).
 
     Args:
         lengths: [N] tokens of each completion.
