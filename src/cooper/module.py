@@ -124,10 +124,8 @@ class CooperModule(L.LightningModule):
             for purpose in ("sampling", "minibatches", "pairs", "replay")
         }
         self.stream = stream
-        unused = RewardObjective()
-        self.reward_data = reward_data or RewardData(
-            reward_objective if self.trains_reward_model else unused
-        )
+        learns = reward_objective if self.trains_reward_model else RewardObjective()
+        self.reward_data = reward_data or RewardData(learns)
         self.rl_step = 0  # steps done; Lightning's global_step counts both optimizers' steps
         self.clock = Clock()
         self.last: StepRecord | None = None
@@ -254,7 +252,8 @@ class CooperModule(L.LightningModule):
             order = everything
             if self.objective.minibatches > 1:
                 order = torch.randperm(len(rollouts), generator=self.generators["minibatches"])
-            for rows in order.tensor_split(self.objective.minibatches):
+            # After a refill that fell short there may be fewer rollouts than mini-batches.
+            for rows in order.tensor_split(min(self.objective.minibatches, len(rollouts))):
                 losses = self.policy_losses(rollouts, rows, fixed, advantages, totals)
                 totals.add_update(self.step_model("policy", losses))
         self.policy.eval()
