@@ -106,7 +106,8 @@ def test_kl_in_the_reward_is_not_in_the_loss_as_well(
 
 def test_gated_completions_have_no_advantage_in_any_form(make_rollouts: MakeRollouts) -> None:
     rollouts = make_rollouts([["a", "b"], ["c", "d"]], lengths=[1, 2, 1, 2])
-    for baseline, scale in (("group", "std"), ("leave_one_out", "none"), ("none", "batch")):
+    forms = [("group", "std"), ("leave_one_out", "none"), ("none", "batch"), ("none", "none")]
+    for baseline, scale in forms:
         objective = PolicyObjective(
             baseline=baseline, advantage_scale=scale, kl_in="reward", kl_coef=0.1
         )
