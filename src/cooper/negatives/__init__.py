@@ -4,5 +4,12 @@ from cooper.negatives.base import NegativeGenerator
 from cooper.negatives.mixed import MixedNegatives
 from cooper.negatives.own import SelfNegatives
 from cooper.negatives.perturb import PerturbNegatives
+from cooper.negatives.truncate import TruncateNegatives
 
-__all__ = ["MixedNegatives", "NegativeGenerator", "PerturbNegatives", "SelfNegatives"]
+__all__ = [
+    "MixedNegatives",
+    "NegativeGenerator",
+    "PerturbNegatives",
+    "SelfNegatives",
+    "TruncateNegatives",
+]
