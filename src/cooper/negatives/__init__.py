@@ -1,5 +1,6 @@
 """Negative generators: where the wrong side of a pair comes from."""
 
+from cooper.negatives.assistant import AssistantNegatives
 from cooper.negatives.base import NegativeGenerator
 from cooper.negatives.mixed import MixedNegatives
 from cooper.negatives.own import SelfNegatives
@@ -7,6 +8,7 @@ from cooper.negatives.perturb import PerturbNegatives
 from cooper.negatives.truncate import TruncateNegatives
 
 __all__ = [
+    "AssistantNegatives",
     "MixedNegatives",
     "NegativeGenerator",
     "PerturbNegatives",
