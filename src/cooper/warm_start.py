@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -36,6 +37,11 @@ class WarmStart:
         template_share: share of the documents that are written into the reward model's template,
             with clean demonstrations, so that the same weights can become the reward model.
         optimizer: learning rate, schedule, clip.
+        wrong_share: so many more documents, as a share of `batch_size`, in which `wrong_token`
+            stands before the question and the completion is wrong on purpose, so that the model
+            can write negatives. The others stay as they are.
+        wrong_token: the control token; the tokenizer holds it where `wrong_share` is above 0.
+        demonstrate_wrong: (problem, random.Random) -> completion, for those documents.
     """
 
     def __init__(
@@ -49,6 +55,9 @@ class WarmStart:
         batch_size: int,
         template_share: float,
         optimizer: OptimizerSettings,
+        wrong_share: float = 0.0,
+        wrong_token: str = "<wrong>",
+        demonstrate_wrong: Demonstrate | None = None,
     ) -> None:
         self.model = model
         self.problems = problems
@@ -58,8 +67,20 @@ class WarmStart:
         self.batch_size = batch_size
         self.template_share = template_share
         self.optimizer = optimizer
-        at_least("warm_start", self, steps=1, batch_size=1, template_share=0)
+        self.wrong_share = wrong_share
+        self.wrong_token = wrong_token
+        self.demonstrate_wrong = demonstrate_wrong
+        at_least("warm_start", self, steps=1, batch_size=1, template_share=0, wrong_share=0)
         at_most("warm_start", self, template_share=1)
+        if wrong_share and demonstrate_wrong is None:
+            raise ValueError(
+                f"warm_start.wrong_share={wrong_share}: nothing demonstrates wrong solutions; give "
+                "warm_start.demonstrate_wrong, or 0"
+            )
+        if wrong_share and (not wrong_token or wrong_token.strip() != wrong_token):
+            raise ValueError(
+                f"warm_start.wrong_token={wrong_token!r}: give a token without spaces around it"
+            )
 
     def run(self, folder: Path, seed: int, trainer: dict[str, Any]) -> None:
         """Train, and save model and tokenizer in Hugging Face form.
@@ -70,22 +91,29 @@ class WarmStart:
             trainer: accelerator, devices, precision.
         """
         template = RewardTemplate()
-        tokenizer = train_tokenizer([*self.corpus(), template.render("", "", "")])
+        control = (self.wrong_token,) if self.wrong_share else ()
+        tokenizer = train_tokenizer([*self.corpus(), template.render("", "", "")], control)
         model = self.model.build(tokenizer, seed)
         prompts = PromptBuilder(tokenizer, instruction=None)
         in_template = round(self.template_share * self.batch_size)
+        wrong = round(self.wrong_share * self.batch_size)
 
         def batch(step: int) -> list[tuple[list[int], list[int]]]:
             rng = random.Random(seed_of(seed, f"warm start {step}"))
             rows = []
-            for index in range(self.batch_size):
+            for index in range(self.batch_size + wrong):
                 problem = self.problems[rng.randrange(len(self.problems))]
                 if index < in_template:
                     text = template.render(problem.question, problem.reference, "\0")
                     head, tail = text.split("\0")
                     answer = self.demonstrate(problem, rng, clean=True) + tail
-                else:
+                elif index < self.batch_size or self.demonstrate_wrong is None:
                     head, answer = prompts.text(problem), self.demonstrate(problem, rng)
+                else:
+                    asked = dataclasses.replace(
+                        problem, question=f"{self.wrong_token} {problem.question}"
+                    )
+                    head, answer = prompts.text(asked), self.demonstrate_wrong(problem, rng)
                 ids = tokenizer([head, answer], add_special_tokens=False)["input_ids"]
                 rows.append((ids[0], [*ids[1], tokenizer.eos_token_id]))
             return rows

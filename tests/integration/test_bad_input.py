@@ -73,6 +73,39 @@ CASES = {
         ["annotation.judge.error_rate=2"],
         ["annotation.judge.error_rate=2", "[0, 1]"],
     ),
+    "field of the assistant's prompt": (
+        ["negatives=assistant", "negatives.prompt='{question} {answer}'"],
+        ["negatives.prompt='{question} {answer}'", "no field {answer}", "{reference}"],
+    ),
+    "greedy assistant": (
+        ["negatives=assistant", "negatives.temperature=0"],
+        ["negatives.temperature=0", "above 0"],
+    ),
+    "assistant that is not there": (
+        ["negatives=assistant", "negatives.path=./none"],
+        ["negatives.path=./none", "no such folder"],
+    ),
+    "share of a truncation": (
+        ["negatives=truncate", "negatives.min_share=1"],
+        ["negatives.min_share=1", "[0, 1)"],
+    ),
+    "share of a part of the mixture": (
+        [
+            "negatives=mixed",
+            "+negatives.weights.cut=1",
+            "+negatives.generators.cut._target_=cooper.negatives.TruncateNegatives",
+            "+negatives.generators.cut.min_share=2",
+        ],
+        ["negatives.generators.cut.min_share=2", "[0, 1)"],
+    ),
+    "control token of the warm start": (
+        ["negatives=assistant", "warm_start.wrong_token=' '"],
+        ["warm_start.wrong_token=' '", "without spaces"],
+    ),
+    "nothing demonstrates wrong solutions": (
+        ["negatives=assistant", "warm_start.demonstrate_wrong=null"],
+        ["warm_start.wrong_share=", "warm_start.demonstrate_wrong"],
+    ),
     "steps of a stage": (["warm_start.steps=0"], ["warm_start.steps=0", "at least 1"]),
     "share": (["warm_start.template_share=1.5"], ["template_share=1.5", "at most 1"]),
     "odd heads": (["warm_start.model.hidden_size=12"], ["num_heads=4", "half of hidden_size=12"]),

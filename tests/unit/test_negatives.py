@@ -8,8 +8,14 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from cooper.negatives import MixedNegatives, NegativeGenerator, PerturbNegatives, SelfNegatives
-from cooper.types import Negative, NegativeRequest, Problem, Verdict
+from cooper.negatives import (
+    MixedNegatives,
+    NegativeGenerator,
+    PerturbNegatives,
+    SelfNegatives,
+    TruncateNegatives,
+)
+from cooper.types import Negative, NegativeRequest, Problem, Status, Verdict
 from cooper.verifiers import NumericVerifier, extract_answer
 
 VerdictsOf = Callable[[str], list[Verdict]]
@@ -157,6 +163,68 @@ def test_edits_are_drawn_and_named() -> None:
         PerturbNegatives([])
 
 
+# -------------------------------------------------------------------------------------- truncate
+
+
+def right(text: str) -> NegativeRequest:
+    return request(text, [text], [Verdict(Status.CORRECT)])
+
+
+def beginnings(text: str, min_share: float = 0.0) -> set[str | None]:
+    part = TruncateNegatives(min_share)
+    return {part.generate([right(text)], rng(seed))[0].text for seed in range(60)}
+
+
+def test_truncate_cuts_behind_a_word_before_the_answer() -> None:
+    text = "4*3=12, 12-7=5.\n\nSo it is \\boxed{5} apples."
+    parts = ["4*3=12,", " 12-7=5.", "\n\nSo", " it", " is"]
+    assert beginnings(text) == {"".join(parts[:n]) for n in range(1, 6)}
+    # 33 characters stand before "5", and the words end behind 7, 15, 19, 22 and 25 of them.
+    assert beginnings(text, 0.4) == {"".join(parts[:n]) for n in range(2, 6)}  # 13.2 and more
+    assert beginnings(text, 0.6) == {"".join(parts[:n]) for n in range(4, 6)}  # 19.8 and more
+    assert beginnings(text, 0.8) == {None}  # 26.4 and more
+
+
+def test_truncate_keeps_no_earlier_statement_of_the_answer() -> None:
+    text = "The answer is 7, for 3 + 4 makes that much. So \\boxed{7}."
+    assert beginnings(text) == {"The", "The answer", "The answer is"}
+
+
+def test_truncate_takes_the_answer_where_the_verifier_saw_it() -> None:
+    text = "It is 5 and not \\boxed{6} at all."
+    seen = Verdict(Status.CORRECT, answer="5", span=(6, 7))
+    asked = request(text, ["\\boxed{6}", text], [Verdict(Status.INCORRECT), seen])
+    texts = {TruncateNegatives().generate([asked], rng(seed))[0].text for seed in SEEDS}
+    assert texts == {"It", "It is"}
+
+
+def test_truncate_never_cuts_inside_a_character() -> None:
+    # No spaces: between any two characters, but not before an accent, in a number or a command.
+    assert beginnings("e\u0301\u4e00\u4e8c12\\boxed{7}") == {
+        "e\u0301", "e\u0301\u4e00", "e\u0301\u4e00\u4e8c", "e\u0301\u4e00\u4e8c12",
+        "e\u0301\u4e00\u4e8c12\\boxed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["\\boxed{7}", "", "I do not know.", "answer is 7. " * 9000])
+def test_truncate_without_a_place_to_cut(text: str) -> None:
+    assert beginnings(text) <= {None, "answer", "answer is"}
+    assert None in beginnings(text)
+
+
+def test_truncated_completions_are_wrong_to_the_verifier() -> None:
+    texts = [text or "" for text in beginnings(GSM8K) | beginnings(LATEX)]
+    assert len(texts) > 20
+    verdicts = NumericVerifier().verify(texts, ["72"] * len(texts))
+    assert all(verdict.incorrect for verdict in verdicts)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 2, float("nan")])
+def test_truncate_refuses_a_share_that_keeps_the_answer(share: float) -> None:
+    with pytest.raises(ValueError, match=r"negatives\.min_share=.* lower it"):
+        TruncateNegatives(share)
+
+
 # ----------------------------------------------------------------------------------------- mixed
 
 
@@ -168,6 +236,10 @@ class Says(NegativeGenerator):
         self.refuses = refuses
         self.asked: list[str] = []
         self.closed = 0
+        self.bound: list[object] = []
+
+    def bind(self, policy: object, start: object) -> None:
+        self.bound = [policy, start]
 
     def generate(
         self, requests: Sequence[NegativeRequest], generator: torch.Generator
@@ -229,3 +301,17 @@ def test_closing_closes_every_part() -> None:
     parts = {"a": Says("a"), "b": Says("b")}
     MixedNegatives(parts, {"a": 1, "b": 1}).close()
     assert [part.closed for part in parts.values()] == [1, 1]
+
+
+def test_models_are_passed_on_to_every_part() -> None:
+    parts = {"a": Says("a"), "b": Says("b")}
+    policy, start = object(), object()
+    MixedNegatives(parts, {"a": 1, "b": 1}).bind(policy, start)
+    assert [part.bound for part in parts.values()] == [[policy, start]] * 2
+
+
+def test_truncations_and_edits_stand_in_for_each_other() -> None:
+    parts = {"truncate": TruncateNegatives(), "perturb": PerturbNegatives(["answer"])}
+    mixed = MixedNegatives(parts, {"truncate": 1, "perturb": 0})
+    got = mixed.generate([right("So it is \\boxed{5}"), right("\\boxed{5}")], rng())
+    assert [negative.source for negative in got] == ["truncate", "perturb:answer"]

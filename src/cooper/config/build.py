@@ -205,11 +205,15 @@ class RunBuilder:
                 f"prompt.max_tokens={cfg.prompt.max_tokens}"
             )
         stream = ProblemStream(train, cfg.data.problems_per_step, cfg.trainer.max_steps, cfg.seed)
-        reference = None
-        if objective.kl_coef > 0:
-            reference = Policy(
-                copy.deepcopy(policy.model), policy.tokenizer, cfg.sampling.temperature
-            )
+
+        @functools.cache
+        def start() -> Policy:
+            """The policy as it is before the first step: reference and assistant are one copy."""
+            return Policy(copy.deepcopy(policy.model), policy.tokenizer, cfg.sampling.temperature)
+
+        reference = start() if objective.kl_coef > 0 else None
+        if reward_model is not None and reward.trains_model:
+            negatives.bind(policy, start)
         module = CooperModule(
             policy=policy,
             reference=reference,

@@ -39,6 +39,7 @@ __all__ = [
     "SimulatedJudge",
     "corpus",
     "demonstration",
+    "wrong_demonstration",
 ]
 
 NAMES = ("Ann", "Bob", "Cid", "Dee", "Eli", "Fay", "Gus", "Hal")
@@ -247,6 +248,39 @@ def demonstration(problem: Problem, rng: random.Random, clean: bool = False) -> 
         second = max(0, second + delta)
     answer = _written(second, rng)
     return f"{a}{ops[0]}{b}={first}, {first}{ops[1]}{c}={second}. \\boxed{{{answer}}}"
+
+
+def wrong_demonstration(problem: Problem, rng: random.Random) -> str:
+    """Write a worked solution with one plausible mistake: what a control token asks for.
+
+    An operation is misread, or one result is off by one or two, and the rest follows from it.
+
+    Args:
+        problem: a problem of :class:`ArithmeticProblems`.
+        rng: source of the mistake and of the style.
+
+    Returns:
+        The completion; the answer in its box is never the right one, and never negative.
+    """
+    numbers = [int(number) for number in re.findall(r"\d+", problem.question)]
+    ops = _BY_NAME[problem.source].ops
+    right = _results(ops, numbers)
+    # By rejection: a mistake can cancel out where an operation is misread.
+    while True:
+        mistake, delta = rng.randrange(len(ops) + (len(ops) > 1)), rng.choice((-2, -1, 1, 2))
+        read, results, value = ops, [], numbers[0]
+        if mistake == len(ops):
+            read = "+" + ops[1] if ops[0] == "*" else ops[0] + ("+" if ops[1] == "-" else "-")
+        for step, (op, number) in enumerate(zip(read, numbers[1:], strict=True)):
+            value = _apply(value, op, number) + (delta if step == mistake else 0)
+            results.append(value)
+        if results[-1] != right[-1] and min(results) >= 0:
+            break
+    boxed = f"\\boxed{{{_written(results[-1], rng)}}}"
+    if len(ops) == 1:
+        return boxed
+    (a, b, c), (first, second) = numbers, results
+    return f"{a}{read[0]}{b}={first}, {first}{read[1]}{c}={second}. {boxed}"
 
 
 def corpus() -> Iterator[str]:

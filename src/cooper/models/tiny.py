@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -35,7 +35,7 @@ _WHOLE = ("\\boxed{", *(str(number) for number in range(10, 100)))
 _CHAT_TEMPLATE = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerBase:
+def train_tokenizer(texts: Iterable[str], control: Sequence[str] = ()) -> PreTrainedTokenizerBase:
     """Train Qwen2's byte-level BPE on texts, until their words are one token each.
 
     Any text can be encoded and decodes to itself. It is transformers' own Qwen2 class, because
@@ -43,13 +43,14 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerBase:
 
     Args:
         texts: in which the task's words occur.
+        control: tokens that steer the model; special ones, behind all others.
     """
     apart = re.compile("|".join(re.escape(word) for word in (*_WHOLE, *TAGS)))
     pieces = (piece for text in texts for piece in apart.split(text) if piece)
     base = Qwen2Tokenizer(eos_token=EOS, pad_token=PAD, unk_token=PAD)
     tokenizer = base.train_new_from_iterator(pieces, vocab_size=100_000, show_progress=False)
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in _WHOLE])
-    tokenizer.add_special_tokens({"extra_special_tokens": list(TAGS)})
+    tokenizer.add_special_tokens({"extra_special_tokens": [*TAGS, *control]})
     tokenizer.chat_template = _CHAT_TEMPLATE
     return tokenizer
 

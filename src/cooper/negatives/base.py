@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from cooper.models.policy import Policy
 from cooper.types import Negative, NegativeRequest
 
 
@@ -23,6 +24,15 @@ class NegativeGenerator(ABC):
         self, requests: Sequence[NegativeRequest], generator: torch.Generator
     ) -> list[Negative]:
         """Propose one negative per request, in order; ``text=None`` where there is none."""
+
+    def bind(self, policy: Policy, start: Callable[[], Policy]) -> None:
+        """Take the run's models; called once, before the first step, if the run makes pairs.
+
+        Args:
+            policy: the one in training. It says where a model has to be (its device).
+            start: gives the policy as it was at the start, frozen, for a generator that asks a
+                model. Nobody asking, none is made; whoever asks gets the same one.
+        """
 
     def close(self) -> None:
         """Give models and memory back."""

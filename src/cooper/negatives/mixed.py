@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from cooper.models.policy import Policy
 from cooper.negatives.base import NegativeGenerator
 from cooper.rng import uniform
 from cooper.types import Negative, NegativeRequest
@@ -61,6 +62,11 @@ class MixedNegatives(NegativeGenerator):
                     if negative.text is not None or not waiting[row]:
                         del waiting[row]
         return [negative for negative in negatives if negative is not None]
+
+    def bind(self, policy: Policy, start: Callable[[], Policy]) -> None:
+        """Pass the models on to every part."""
+        for part in self.generators.values():
+            part.bind(policy, start)
 
     def close(self) -> None:
         """Close every part."""

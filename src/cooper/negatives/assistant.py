@@ -1,0 +1,225 @@
+"""Wrong completions written by a frozen language model (Cooper's own negatives)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+
+from cooper.data.prompts import PromptBuilder
+from cooper.errors import ConfigError
+from cooper.models import Policy, load_causal_lm, load_tokenizer
+from cooper.models.loading import DType
+from cooper.negatives.base import NegativeGenerator
+from cooper.samplers import HFSampler, Sampler
+from cooper.types import Negative, NegativeRequest, Problem, Prompt, SamplingParams
+
+PROMPT = """\
+Below are a question, its correct answer and a correct solution.
+
+Question:
+{question}
+
+Correct answer: {reference}
+
+Correct solution:
+{completion}
+
+Rewrite the solution so that it makes one plausible mistake, such as a wrong step of reasoning, a \
+slip in a calculation or a misread condition, and carries it through to a wrong final answer. Keep \
+the style, the length and the form of the final answer. Do not point the mistake out. Write only \
+the rewritten solution."""
+
+_FIELDS = ("question", "reference", "completion")
+_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
+_GAP = "\n...\n"  # where the middle of a long completion was
+
+
+class AssistantNegatives(NegativeGenerator):
+    """A frozen causal language model rewrites the chosen completion (arXiv 2508.05613, stage 2).
+
+    By default it is the policy's own start, as in the paper, so that no outside knowledge enters;
+    :meth:`bind` brings it. With `path` it is a model of its own.
+
+    What is blank, the chosen text again, or cut at the length limit is no negative, and neither is
+    one for a question that the assistant cannot read whole.
+
+    Args:
+        path: folder or hub id of a model; None: the policy's start.
+        revision: commit, tag or branch on the hub.
+        dtype: of the weights of a model by `path`.
+        attn_implementation: as in transformers.
+        trust_remote_code: run code from the model's repository; only where you trust it.
+        sampler: the assistant's own, for one sampler draws from one model.
+        prompt: what it is asked, with the fields {question}, {reference} and {completion}; it
+            goes through the chat template as the user's message. Other braces stay as they are.
+        temperature: above 0.
+        top_p: in (0, 1].
+        max_new_tokens: longest rewritten completion.
+
+    Raises:
+        ValueError: a setting is out of its range, or the prompt names another field.
+        ModelError: the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        revision: str | None = None,
+        dtype: DType = "bfloat16",
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+        sampler: Sampler | None = None,
+        prompt: str = PROMPT,
+        temperature: float = 0.7,
+        top_p: float = 0.95,
+        max_new_tokens: int = 1024,
+    ) -> None:
+        _check_prompt(prompt)
+        if not temperature > 0:
+            raise ValueError(
+                f"negatives.temperature={temperature}: greedy rewrites of a completion are all "
+                "alike, so that asking again (pairs.tries) is no use; give a value above 0"
+            )
+        if not 0 < top_p <= 1:
+            raise ValueError(f"negatives.top_p={top_p}: must lie in (0, 1]; 1 switches it off")
+        if max_new_tokens < 1:
+            raise ValueError(f"negatives.max_new_tokens={max_new_tokens}: give 1 or more")
+        if path is None and revision is not None:
+            raise ValueError(
+                f"negatives.revision={revision}: is of a model by negatives.path, which is null; "
+                "give negatives.path, or leave it out"
+            )
+        self.prompt = prompt
+        self.params = SamplingParams(max_new_tokens, temperature, top_p)
+        self.sampler = sampler or HFSampler()
+        self._assistant: Policy | None = None
+        self._trained: Policy | None = None
+        if path is not None:
+            model = load_causal_lm(
+                path,
+                revision=revision,
+                dtype=dtype,
+                attn_implementation=attn_implementation,
+                trust_remote_code=trust_remote_code,
+                key="negatives.path",
+            )
+            tokenizer = load_tokenizer(
+                path,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                key="negatives.path",
+            )
+            self._take(Policy(model, tokenizer))
+
+    def bind(self, policy: Policy, start: Callable[[], Policy]) -> None:
+        """See :meth:`cooper.negatives.base.NegativeGenerator.bind`."""
+        self._trained = policy
+        if self._assistant is None:
+            self._take(start())
+
+    def _take(self, assistant: Policy) -> None:
+        """Freeze the model and find out how long a prompt it can read.
+
+        Raises:
+            ConfigError: none, beside the tokens that it may write.
+        """
+        longest = getattr(assistant.model.config, "max_position_embeddings", None)
+        self._max_prompt = longest - self.params.max_new_tokens if longest else None
+        if self._max_prompt is not None and self._max_prompt < 1:
+            raise ConfigError(
+                f"negatives.max_new_tokens={self.params.max_new_tokens}: the assistant reads and "
+                f"writes {longest} tokens in all, so that none is left for its prompt; lower it"
+            )
+        self._assistant = assistant.requires_grad_(False).eval()
+        self._prompts = PromptBuilder(assistant.tokenizer, instruction=None)
+
+    def generate(
+        self, requests: Sequence[NegativeRequest], generator: torch.Generator
+    ) -> list[Negative]:
+        """See :class:`~cooper.negatives.base.NegativeGenerator`; all requests are one batch.
+
+        Raises:
+            RuntimeError: there is no model: neither `path` nor :meth:`bind`.
+        """
+        if self._assistant is None:
+            raise RuntimeError("the assistant has no model: give path, or call bind() first")
+        negatives = [Negative(None, "assistant") for _ in requests]
+        asked = {row: self._ask(request) for row, request in enumerate(requests)}
+        prompts = {row: prompt for row, prompt in asked.items() if prompt is not None}
+        if not prompts:
+            return negatives
+        if self._trained is not None:
+            # Lightning moves what it trains; a frozen copy beside it follows.
+            self._assistant.to(self._trained.model.device)
+        self.sampler.sync(self._assistant, 0)
+        rollouts = self.sampler.sample(list(prompts.values()), 1, self.params, generator)
+        for row, text, whole in zip(
+            prompts, rollouts.completions, rollouts.finished.tolist(), strict=True
+        ):
+            if whole and text.strip() and text != requests[row].chosen:
+                negatives[row] = Negative(text, "assistant")
+        return negatives
+
+    def _ask(self, request: NegativeRequest) -> Prompt | None:
+        """The prompt for one request, the completion's middle left out where it is too long.
+
+        None when the rest alone is too long.
+        """
+        text = request.chosen
+        whole = self._filled(request.problem, text)
+        if self._fits(whole):
+            return whole
+        best, low, high = None, 0, len(text) - 1  # characters of the completion that stay
+        while low <= high:
+            kept = (low + high) // 2
+            head = kept // 3  # the answer usually stands at the end, so more of the end stays
+            cut = text[:head] + _GAP + text[len(text) - (kept - head) :]
+            prompt = self._filled(request.problem, cut)
+            if self._fits(prompt):
+                best, low = prompt, kept + 1
+            else:
+                high = kept - 1
+        return best
+
+    def _fits(self, prompt: Prompt) -> bool:
+        return self._max_prompt is None or len(prompt.ids) <= self._max_prompt
+
+    def _filled(self, problem: Problem, completion: str) -> Prompt:
+        values = {
+            "question": problem.question,
+            "reference": problem.reference,
+            "completion": completion,
+        }
+        # One pass, so that braces and field names inside the values stay text.
+        text = _FIELD.sub(lambda field: values[field[1]], self.prompt)
+        # A tokenizer refuses half of a surrogate pair, which JSON can bring.
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        return self._prompts(Problem(problem.id, text, problem.reference, problem.source))
+
+    def close(self) -> None:
+        """Let the model go."""
+        self._assistant = self._trained = None
+        self.sampler.close()
+
+
+def _check_prompt(prompt: str) -> None:
+    """Check the fields of a prompt.
+
+    Raises:
+        ValueError: one that there is not, or none that tells the requests apart.
+    """
+    names = _FIELD.findall(prompt)
+    shown = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
+    for name in names:
+        if name not in _FIELDS:
+            raise ValueError(
+                f"negatives.prompt={shown!r}: has no field {{{name}}}; use {{question}}, "
+                "{reference}, {completion}"
+            )
+    if not {"question", "completion"} & set(names):
+        raise ValueError(
+            f"negatives.prompt={shown!r}: says nothing of the problem; put {{question}} or "
+            "{completion} into it"
+        )
