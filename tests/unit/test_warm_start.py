@@ -80,14 +80,17 @@ TEMPLATE = stage.RewardTemplate().render("", "", "")
 def test_wrong_documents_come_on_top(monkeypatch, tmp_path):
     plain, size = documents(monkeypatch, tmp_path)
     assert len(plain) == 10
-    more, other_size = documents(monkeypatch, tmp_path, wrong_share=0.4, wrong_token="<err>")
+    more, other_size = documents(monkeypatch, tmp_path, wrong_share=1.0, wrong_token="<err>")
     assert other_size == size + 1
     assert more[:10] == plain
-    assert len(more) == 14
+    assert len(more) == 20
+    references = {problem.question: problem.reference for problem in PROBLEMS}
     for prompt, completion in more[10:]:
         assert prompt.startswith("<err> ")
         assert prompt.endswith(".\n")
         assert completion.endswith("}<eos>")
+        reference = references[prompt[len("<err> ") : -1]]
+        assert ArithmeticOracle().verify([completion], [reference])[0].incorrect
     assert not any("<err>" in prompt for prompt, _ in plain)
 
 

@@ -264,8 +264,8 @@ def wrong_demonstration(problem: Problem, rng: random.Random) -> str:
     """
     numbers = [int(number) for number in re.findall(r"\d+", problem.question)]
     ops = _BY_NAME[problem.source].ops
-    right = _results(ops, numbers)
-    # By rejection: a mistake can cancel out where an operation is misread.
+    # Drawn again where a result falls below zero. No other mistake ends in the right answer: a
+    # product is never its factors' sum here, and what is added is never 0.
     while True:
         mistake, delta = rng.randrange(len(ops) + (len(ops) > 1)), rng.choice((-2, -1, 1, 2))
         read, results, value = ops, [], numbers[0]
@@ -274,7 +274,7 @@ def wrong_demonstration(problem: Problem, rng: random.Random) -> str:
         for step, (op, number) in enumerate(zip(read, numbers[1:], strict=True)):
             value = _apply(value, op, number) + (delta if step == mistake else 0)
             results.append(value)
-        if results[-1] != right[-1] and min(results) >= 0:
+        if min(results) >= 0:
             break
     boxed = f"\\boxed{{{_written(results[-1], rng)}}}"
     if len(ops) == 1:
