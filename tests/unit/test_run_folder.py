@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cooper.errors import CheckpointError
-from cooper.run_folder import RunFolder, find_checkpoint, write_atomically
+from cooper.files import write_atomically
+from cooper.run_folder import RunFolder, find_checkpoint
 
 
 def checkpoint(run: RunFolder, step: int, whole: bool = True) -> None:
