@@ -42,6 +42,7 @@ from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder
 from cooper.reward_training import RewardTraining
 from cooper.rewards import Reward
+from cooper.rng import seed_globals
 from cooper.samplers import Sampler
 from cooper.stages import StageCache
 from cooper.types import Problem, SamplingParams
@@ -293,6 +294,7 @@ class RunBuilder:
     def stage(self, name: str, settings: Mapping[str, Any], build: Any) -> Path:
         """Take a stage from the cache or build it, and note its CPU seconds."""
         began = time.process_time()
+        seed_globals(self.cfg.seed, name)
         folder = self.cache.folder(name, settings, build)
         self.stage_seconds[name] = round(time.process_time() - began, 1)
         return folder

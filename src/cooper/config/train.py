@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import signal
 import sys
 import warnings
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch.utils.data import DataLoader
@@ -41,7 +39,7 @@ from cooper.files import write_atomically
 from cooper.fitting import QUIET
 from cooper.progress import set_quiet
 from cooper.report import render_summary, summarise, training_dynamics
-from cooper.rng import seed_of
+from cooper.rng import seed_globals
 from cooper.run_folder import RunFolder, find_checkpoint
 
 # The shell's convention: 128 and the number of the signal.
@@ -68,6 +66,7 @@ def train(cfg: DictConfig) -> int:
         run = RunBuilder(cfg, closing, int(resume.name) if resume else 0).build()
         closing.enter_context(folder.claimed())
         open_folder(cfg, folder, resume)
+        seed_globals(cfg.seed)  # everything of ours draws from named generators
         return fit(cfg, run, folder, resume)
 
 
@@ -154,14 +153,10 @@ def leaves(node: Any, key: str = "") -> dict[str, str]:
 
 
 def settle(cfg: DictConfig) -> None:
-    """Put the process in order: threads, seeds, and what others print."""
+    """Put the process in order: threads, and what others print."""
     set_quiet(cfg.quiet)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    # Everything of ours draws from named generators; this is for what parts of others may draw.
-    torch.manual_seed(seed_of(cfg.seed, "global"))
-    random.seed(seed_of(cfg.seed, "global python"))
-    np.random.seed(seed_of(cfg.seed, "global numpy") % 2**32)
     quieten()
 
 
