@@ -91,7 +91,7 @@ class Ending:
     seconds: float
     of_run: float  # seconds since the stages
     doing: str
-    resumed: str
+    resumed: int  # step; 0: started anew
     how: str
 
 
@@ -149,6 +149,7 @@ class Victim:
         group: bool = True,
     ) -> Ending:
         """Let one process live, killed before a file event or some seconds after a line."""
+        steps = [int(path.name) for path in (self.run / "checkpoints").glob("[0-9]*")]
         process = self.start(at, group)
         began = opened = time.monotonic()
         lines: list[str] = []
@@ -184,14 +185,15 @@ class Victim:
         reader.join(timeout=WAIT)
         assert_all_gone(process.pid)
         assert code in (0, -signal.SIGKILL), (code, "".join(errors))
-        found = re.search(r"resuming after step (\d+)", "".join(lines))
+        if found := re.search(r"resuming after step (\d+)", "".join(lines)):
+            assert int(found[1]) == max(steps)
         how = f"before file event {at}" if at else f"{after:.2f} s" if after is not None else ""
         ending = Ending(
             killed=code != 0,
             seconds=seconds,
             of_run=time.monotonic() - opened,
             doing=self.doing(lines) if code else "done",
-            resumed=found[1] if found else "-",
+            resumed=max(steps, default=0),
             how=f"{how}{'' if group else ', main process only'}",
         )
         self.endings.append(ending)
@@ -289,8 +291,8 @@ def random_kill(victim: Victim, whole: Whole, seed: int, kind: str, group: bool 
         whole: what it would do.
         seed: of the moment.
         kind: "file event": before any of its file events; "save": before one inside a save or the
-            removal of the checkpoint before it; "seconds": at any time of its RL; "stages": at any
-            time of its stages.
+            removal of the checkpoint before it; "seconds": at any time of its RL; "first stage",
+            "later stages": at any time of those.
         group: kill its workers too, not the main process alone.
     """
     rng = random.Random(seed)
@@ -307,8 +309,10 @@ def random_kill(victim: Victim, whole: Whole, seed: int, kind: str, group: bool 
     elif kind == "seconds":
         share = (STEPS - max(steps, default=0)) / STEPS
         ending = victim.go(after=rng.uniform(0, 0.8 * share * whole.seconds), group=group)
-    else:
+    elif kind == "first stage":
         ending = victim.go(after=rng.uniform(6, 14), since="", group=group)
+    else:
+        ending = victim.go(after=rng.uniform(0, 5), since="warm_start:", group=group)
     assert ending.killed, ending
 
 
@@ -324,7 +328,7 @@ def write_log(path: Path, victims: list[Victim], counts: list[tuple[int, int]], 
             number += 1
             lines.append(
                 f"| {number} | {index} | {one.how} | {one.seconds:.1f} | {one.doing} | "
-                f"{'started anew' if following.resumed == '-' else following.resumed} |"
+                f"{following.resumed or 'started anew'} |"
             )
     total, late = sum(n for n, _ in counts), sum(n for _, n in counts)
     lines += [

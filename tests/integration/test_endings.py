@@ -52,6 +52,8 @@ class Trouble(L.Callback):
         Path("r/rollouts").touch()
     def signal(self, module):
         os.kill(os.getpid(), self.value)
+        if self.value == signal.SIGTERM:  # a sweep passes on what its group was sent
+            os.kill(os.getpid(), self.value)
     def error(self, module):
         raise RuntimeError("a user's own")
     def kill_workers(self, module):

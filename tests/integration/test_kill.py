@@ -34,6 +34,7 @@ def test_three_random_kills(tmp_path, stage_cache, whole):
 
 
 KINDS = ("file event", "seconds", "save", "file event", "save", "seconds")
+STAGES = ("first stage", "later stages")
 
 
 @pytest.mark.slow
@@ -46,8 +47,8 @@ def test_twenty_random_kills(tmp_path, stage_cache, whole):
         cache = tmp_path / "cache" if own else stage_cache
         victim = Victim(tmp_path / f"v{index}", cache)
         victims.append(victim)
-        for _ in range(2 if own else 3):
-            kind = "stages" if own else KINDS[number % len(KINDS)]
+        kinds = STAGES if own else [KINDS[(number + k) % len(KINDS)] for k in range(3)]
+        for kind in kinds:
             random_kill(victim, whole, seed + number, kind, group=number % 5 != 4)
             number += 1
         victim.finish()
@@ -68,7 +69,7 @@ def test_killed_in_its_export_a_run_is_finished_on_resume(tmp_path, stage_cache,
         (victim.run / name).unlink()
     (victim.run / ".policy.part").mkdir()
     ending = victim.go()
-    assert (ending.killed, ending.resumed) == (False, "6")
+    assert (ending.killed, ending.resumed) == (False, 6)
     assert_same(victim.run, whole.victim.run)
     assert (victim.run / "figures" / "training_dynamics.png").is_file()
     assert victim.summary()["status"] == "finished"

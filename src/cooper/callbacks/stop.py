@@ -15,7 +15,7 @@ from cooper.errors import Terminated
 class GracefulStop(StepCallback):
     """Turns the first Ctrl-C into a stop after the running step; the second one stops at once.
 
-    SIGTERM, which schedulers send before they kill, counts the same.
+    SIGTERM, which schedulers send before they kill, counts as the first one, never as the second.
 
     Weights in mid-step are nobody's: a checkpoint is taken only between two steps. Before the
     first step there is nothing to save, and either signal stops at once.
@@ -33,17 +33,20 @@ class GracefulStop(StepCallback):
         """Take the signals over."""
 
         def handle(signum: int, frame: Any) -> None:
-            if self.asked or not self._began:
+            again = self.asked is not None
+            if again and signum == signal.SIGTERM:
+                return  # sent to the whole process group, and passed on by a sweep besides
+            self.asked = self.asked or signal.Signals(signum)
+            if again or not self._began:
                 raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-            self.asked = signal.Signals(signum)
             trainer.should_stop = True
-            name, again = (
+            name, at_once = (
                 ("Ctrl-C", "press again")
                 if signum == signal.SIGINT
-                else ("SIGTERM", "send it again")
+                else ("SIGTERM", "send SIGINT (Ctrl-C)")
             )
             print(
-                f"\n{name}: finishing this step, then a checkpoint; {again} to stop at once",
+                f"\n{name}: finishing this step, then a checkpoint; {at_once} to stop at once",
                 file=sys.stderr,
                 flush=True,
             )

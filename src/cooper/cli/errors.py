@@ -74,6 +74,7 @@ def guarded(program: str, main: Callable[[], int | None]) -> int:
     """
 
     def terminate(signum: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what follows cleans up
         raise Terminated
 
     before: Any = None
