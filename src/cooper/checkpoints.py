@@ -243,7 +243,7 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"expected a transformers model, not {type(model).__name__}")
     try:
-        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(
