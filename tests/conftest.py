@@ -169,6 +169,12 @@ def _children() -> dict[int, str]:
     return found
 
 
+@pytest.fixture
+def children() -> Callable[[], dict[int, str]]:
+    """``children()``: the processes that this one has started and that are there now."""
+    return _children
+
+
 def _threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if not thread.daemon}
 

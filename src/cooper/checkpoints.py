@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import errno
 import pickle
+import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.errors import CheckpointError
+from cooper.files import part_of, publish, write_failure
 from cooper.module import CooperModule
 from cooper.optim import set_schedule
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 def _models(module: CooperModule) -> dict[str, Any]:
@@ -35,21 +40,53 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     tokenizer.save_pretrained(folder)
 
 
+@contextlib.contextmanager
+def appearing(folder: Path) -> Iterator[Path]:
+    """Fill a folder that appears under its name only when it is whole.
+
+    Yields:
+        where to write.
+
+    Raises:
+        CheckpointError: it cannot be written. Nothing of it stays, and an earlier folder of that
+            name is as it was.
+    """
+    part = part_of(folder)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        publish(part, folder)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, Exception) and (why := write_failure(error)) is not None:
+            raise CheckpointError(
+                f"{folder}: cannot be written ({why}); make room or give the folder back, then "
+                "go on from the last checkpoint with ckpt_path=last"
+            ) from error
+        raise
+
+
 def save_checkpoint(module: CooperModule, folder: Path) -> None:
     """Write a checkpoint; it appears under its name only when it is whole.
 
     ``policy/`` and ``reward_model/`` are in Hugging Face form, ``trainer.pt`` holds the
     optimizers' running means, counters and generators as plain tensors and numbers (no pickled
     code). The schedules follow from the counters.
+
+    Raises:
+        FileExistsError: there is one already. It is never replaced: between taking one away and
+            giving the other its name there would be none.
+        CheckpointError: it cannot be written.
     """
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, model in _models(module).items():
-        save_model(model.model, model.tokenizer, part / name)
-    torch.save(_state(module), part / "trainer.pt")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(part, folder)
+    if (folder / "trainer.pt").exists():
+        raise FileExistsError(errno.EEXIST, "holds a checkpoint already", str(folder))
+    with appearing(folder) as part:
+        for name, model in _models(module).items():
+            save_model(model.model, model.tokenizer, part / name)
+        # Through a file of our own, since torch's does not say what went wrong.
+        with (part / "trainer.pt").open("wb") as out:
+            torch.save(_state(module), out)
 
 
 def _state(module: CooperModule) -> dict[str, Any]:
@@ -64,12 +101,64 @@ def _state(module: CooperModule) -> dict[str, Any]:
         "position": module.stream.position if module.stream is not None else 0,
         "reward_data": module.reward_data.state_dict(),
         "global_generators": _global_generators(module.device),
+        "parts": parts_state(module),
     }
 
 
-def _global_generators(device: torch.device) -> dict[str, Tensor]:
+def _parts(module: CooperModule) -> dict[str, Any]:
+    """The parts of a user's own that have something to save, by their name."""
+    parts = {
+        "reward": module.reward,
+        "verifier": module.verifier,
+        "sampler": module.sampler,
+        "negatives": module.pairs.negatives,
+    }
+    return {
+        name: part
+        for name, part in parts.items()
+        if callable(getattr(part, "state_dict", None))
+        and callable(getattr(part, "load_state_dict", None))
+    }
+
+
+def parts_state(module: CooperModule) -> dict[str, Any]:
+    """What the user's parts save: ``state_dict()`` of those that have it and load_state_dict().
+
+    Raises:
+        CheckpointError: a state holds what could only be loaded by running code from the file.
+    """
+    states = {name: part.state_dict() for name, part in _parts(module).items()}
+    for name, state in states.items():
+        if (found := _not_plain(state)) is not None:
+            raise CheckpointError(
+                f"{name}: state_dict() of {type(_parts(module)[name]).__name__} holds a "
+                f"{type(found).__module__}.{type(found).__name__}; give tensors, numbers, texts, "
+                "and lists, tuples and dictionaries of them"
+            )
+    return states
+
+
+def _not_plain(value: Any) -> Any:
+    """The first value that is no plain data, or None."""
+    if isinstance(value, dict):
+        inside = [*value.keys(), *value.values()]
+    elif type(value) in (list, tuple):
+        inside = list(value)
+    else:
+        plain = value is None or type(value) in (bool, int, float, str, bytes)
+        return None if plain or isinstance(value, Tensor) else value
+    return next((found for item in inside if (found := _not_plain(item)) is not None), None)
+
+
+def _global_generators(device: torch.device) -> dict[str, Any]:
     """What parts that are not ours draw from: dropout, for one."""
-    states = {"cpu": torch.get_rng_state()}
+    numpy_state: Any = np.random.get_state()
+    name, keys, *rest = numpy_state
+    states: dict[str, Any] = {
+        "cpu": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (name, torch.tensor(keys.astype(np.int64)), *rest),
+    }
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
     return states
@@ -91,8 +180,7 @@ def load_checkpoint(module: CooperModule, folder: Path) -> None:
             f"{folder}: the checkpoint trained {', '.join(state['updaters'])}, this run trains "
             f"{', '.join(module.updaters)}; use the reward that the run was started with"
         )
-    for name, model in _models(module).items():
-        _load_weights(model.model, folder / name)
+    load_weights(module, folder)
     for name, updater in module.updaters.items():
         updater.load_state_dict(state["updaters"][name])
     for optimizer, scheduler, updater, saved in zip(
@@ -112,10 +200,30 @@ def load_checkpoint(module: CooperModule, folder: Path) -> None:
     if module.stream is not None:
         module.stream.position = state["position"]
     module.reward_data.load_state_dict(state["reward_data"])
-    torch.set_rng_state(state["global_generators"]["cpu"])
-    if module.device.type == "cuda" and "cuda" in state["global_generators"]:
-        torch.cuda.set_rng_state(state["global_generators"]["cuda"], module.device)
+    _restore_global_generators(state["global_generators"], module.device)
+    for name, part in _parts(module).items():
+        if name in state["parts"]:  # else the run goes on with a part that it did not begin with
+            part.load_state_dict(state["parts"][name])
     module.rl_step = state["step"]
+
+
+def load_weights(module: CooperModule, folder: Path) -> None:
+    """Put a checkpoint's weights into a module, for use without training.
+
+    Raises:
+        CheckpointError: they are missing, broken, or of another model.
+    """
+    for name, model in _models(module).items():
+        _load_weights(model.model, folder / name)
+
+
+def _restore_global_generators(states: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(states["cpu"])
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -142,7 +250,7 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     if not isinstance(model, PreTrainedModel):
         raise TypeError(f"expected a transformers model, not {type(model).__name__}")
     try:
-        saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise CheckpointError(

@@ -25,3 +25,21 @@ class CheckpointError(CooperError):
 
 class NonFiniteError(CooperError):
     """Training stopped: losses or gradients were NaN or infinite several steps in a row."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM. No CooperError: there is nothing to mend."""
+
+
+def interruption(error: BaseException) -> KeyboardInterrupt:
+    """What ended a run: Lightning turns Ctrl-C and SIGTERM into an exit, which hides which it was.
+
+    Args:
+        error: a KeyboardInterrupt, or the SystemExit made of one.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return KeyboardInterrupt()

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from cooper.errors import interruption
 from cooper.optim import OptimizerSettings
 from cooper.progress import Bar, progress
 
@@ -98,7 +99,7 @@ def fit(
             fitter.fit(module, DataLoader(StepBatches(make_batch, module.steps), batch_size=None))
         except SystemExit as exit_:
             # What Lightning makes of Ctrl-C; half a stage must not go on as if it were whole.
-            raise KeyboardInterrupt from exit_
+            raise interruption(exit_) from exit_
     module.eval()
 
 

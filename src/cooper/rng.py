@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 
 T = TypeVar("T")
@@ -20,6 +22,17 @@ def seed_of(seed: int, purpose: str) -> int:
 def generator(seed: int, purpose: str) -> torch.Generator:
     """Make the CPU generator for one purpose of a run."""
     return torch.Generator().manual_seed(seed_of(seed, purpose))
+
+
+def seed_globals(seed: int, purpose: str = "global") -> None:
+    """Seed Python's, numpy's and torch's own generators, for parts of others that draw from them.
+
+    Before each stage and before RL, so that what is drawn there does not depend on whether the
+    stages before were built or taken from the cache.
+    """
+    torch.manual_seed(seed_of(seed, purpose))
+    random.seed(seed_of(seed, f"{purpose} python"))
+    np.random.seed(seed_of(seed, f"{purpose} numpy") % 2**32)
 
 
 def draw(rng: torch.Generator, bound: int) -> int:

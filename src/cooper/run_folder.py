@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cooper.errors import CheckpointError
+from cooper.files import claim, discard, naming, remove_leftovers, sync, write_atomically
 
 _STEP = re.compile(r"\d+")
 
@@ -74,16 +75,36 @@ class RunFolder:
         texts = {self.config: config, self.environment: json.dumps(machine, indent=1)}
         for path, text in texts.items():
             if path.is_file() and path.read_text(encoding="utf-8") != text:
-                os.replace(path, path.with_name(f"{path.stem}.until_{step:06d}{path.suffix}"))
+                self._keep_description(path, step)
             write_atomically(path, text.encode())
+
+    def _keep_description(self, path: Path, step: int) -> None:
+        """Keep what the steps up to `step` were run with, under that step."""
+        pattern = re.compile(rf"{path.stem}\.until_(\d+){re.escape(path.suffix)}")
+        found = ((pattern.fullmatch(p.name), p) for p in self.path.glob(f"{path.stem}.until_*"))
+        later = sorted((int(m[1]), p) for m, p in found if m and int(m[1]) >= step)
+        # What was there first described these steps; anything later, steps now forgotten.
+        source = later[0][1] if later else path
+        kept = path.with_name(f"{path.stem}.until_{step:06d}{path.suffix}")
+        if source != kept:
+            write_atomically(kept, source.read_bytes())
+        for _, other in later:
+            if other != kept:
+                other.unlink()
 
     def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a line; figures that are not finite are written as null, since JSON has no NaN."""
         row: dict[str, Any] = {"step": step}
         row.update({k: v if math.isfinite(v) else None for k, v in metrics.items()})
         self.path.mkdir(parents=True, exist_ok=True)
-        with self.metrics.open("a", encoding="utf-8") as out:
+        with naming(self.metrics), self.metrics.open("a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")
+
+    def sync(self) -> None:
+        """Wait until the steps' figures are on the disk, before a checkpoint counts on them."""
+        if self.metrics.is_file():
+            sync(self.metrics)
+            sync(self.path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines of ``metrics.jsonl``; a line cut off by a kill is left out."""
@@ -96,6 +117,14 @@ class RunFolder:
             except json.JSONDecodeError:
                 break  # only the last line can be half-written
         return rows
+
+    def read_summary(self) -> dict[str, Any]:
+        """How the run last ended; empty when it never did."""
+        try:
+            found = json.loads(self.summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def write_rollouts(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Write a step's kept rollouts, compressed; the same rows give the same bytes."""
@@ -116,26 +145,49 @@ class RunFolder:
         )
 
     def cut_after(self, step: int) -> None:
-        """Forget everything after a step, which is about to be run again."""
-        kept = [row for row in self.read_metrics() if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_atomically(self.metrics, text.encode())
+        """Forget everything after a step, which is about to be run again.
+
+        The newest checkpoint goes first and the figures last: killed in between, the last
+        checkpoint that is left still has all figures before it.
+        """
+        self.remove_leftovers()
+        for later in [s for s in reversed(self.checkpoint_steps()) if s > step]:
+            discard(self.checkpoint(later))
         for path in self._step_files():
             if int(path.name.split(".")[0]) > step:
                 path.unlink()
-        for later in [s for s in self.checkpoint_steps() if s > step]:
-            shutil.rmtree(self.checkpoint(later))
+        kept = [row for row in self.read_metrics() if row["step"] <= step]
+        text = "".join(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self.metrics, text.encode())
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed process left half made or half removed."""
+        for folder in (self.path, self.checkpoints, self.path / "rollouts"):
+            remove_leftovers(folder)
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes out: two in one folder would cut each other's steps away.
+
+        Raises:
+            CheckpointError: another process is at work there.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            held = claim(self.path)
+        except BlockingIOError as error:
+            raise CheckpointError(
+                f"{self.path}: another process is at work in this run folder; wait for its end, "
+                "or give another paths.run_dir"
+            ) from error
+        try:
+            yield
+        finally:
+            if held is not None:
+                os.close(held)
 
     def _step_files(self) -> Iterator[Path]:
         yield from sorted((self.path / "rollouts").glob("*.jsonl.gz"))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
 
 
 def find_checkpoint(ckpt_path: str, experiment_dir: Path, run_dir: Path | None) -> tuple[Path, int]:
@@ -162,6 +214,11 @@ def find_checkpoint(ckpt_path: str, experiment_dir: Path, run_dir: Path | None) 
         if found:
             return max(found)[1:]  # saved last: a name of the user's own says nothing about age
         where = run_dir or experiment_dir
+        if run_dir and RunFolder(run_dir).metrics.exists():
+            raise CheckpointError(
+                f"ckpt_path=last: no checkpoint under {where}, whose run ended before its first "
+                "one; remove the folder and start without ckpt_path"
+            )
         raise CheckpointError(
             f"ckpt_path=last: no checkpoint under {where}; start without ckpt_path, or give "
             "paths.run_dir of the run to go on with"

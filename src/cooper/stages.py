@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from typing import Any
 import torch
 import transformers
 
-from cooper.errors import ConfigError
+from cooper.errors import ConfigError, CooperError
+from cooper.files import claim, publish, remove_leftovers, write_failure
 
 _SETTINGS = "settings.json"
+_BUILDING = ".building"
+_DEAD_SECONDS = 3600.0
 # What the stages are made of. A changed line there may change what a stage gives.
 _SOURCES = (
     "annotation.py", "data", "fitting.py", "functional", "models", "optim.py",
@@ -42,6 +47,20 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def remove_dead(parent: Path) -> None:
+    """Remove what killed processes left of stages; one that is being built is locked."""
+    remove_leftovers(parent, older_than=_DEAD_SECONDS)
+    for building in parent.glob(f".*{_BUILDING}"):
+        with contextlib.suppress(OSError):
+            # The age covers the moment between making and locking, and disks without locks.
+            if time.time() - building.stat().st_mtime < _DEAD_SECONDS:
+                continue
+            held = claim(building)
+            if held is not None:
+                shutil.rmtree(building, ignore_errors=True)
+                os.close(held)
 
 
 class StageCache:
@@ -93,7 +112,9 @@ class StageCache:
             return folder
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            building = Path(tempfile.mkdtemp(prefix=f".{digest}-", dir=folder.parent))
+            remove_dead(folder.parent)
+            building = Path(tempfile.mkdtemp(prefix=".", suffix=_BUILDING, dir=folder.parent))
+            held = claim(building)
         except OSError as error:
             raise ConfigError(
                 f"paths.cache_dir={self.root}: cannot be written ({error.strerror}); give another "
@@ -102,11 +123,19 @@ class StageCache:
         try:
             build(building)
             (building / _SETTINGS).write_text(text)
-            if folder.exists():
-                shutil.rmtree(folder)
             building.chmod(0o777 & ~_umask())  # mkdtemp's folders are the owner's alone
-            os.replace(building, folder)
+            publish(building, folder)
+        except Exception as error:
+            why = write_failure(error, full_disk=True)
+            if why is not None and not isinstance(error, CooperError):
+                raise ConfigError(
+                    f"{folder}: the stage cannot be written ({why}); make room, or give another "
+                    "paths.cache_dir"
+                ) from error
+            raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
+            if held is not None:
+                os.close(held)
         self.say(f"{stage}: built, cached in {folder}")
         return folder

@@ -77,6 +77,28 @@ def test_sweep_of_two_by_two(tmp_path, stage_cache):
     assert "failed (2)" in out
 
 
+def test_sigterm_to_a_sweep_saves_its_job_and_starts_no_other(tmp_path, stage_cache):
+    many = [o for o in SMALL if not o.startswith("trainer.max_steps")]
+    arguments = ["-m", *many, "trainer.max_steps=5000", "reward=rule", "seed=0,1"]
+    process = start(arguments, tmp_path, stage_cache)
+    runs = tmp_path / "runs" / "embedded_task"
+    end = time.monotonic() + LONG
+    while time.monotonic() < end and process.poll() is None:
+        metrics = list(runs.glob("sweep_*/0-*/metrics.jsonl"))
+        if metrics and len(metrics[0].read_text().splitlines()) > 2:
+            break
+        time.sleep(0.2)
+    process.terminate()  # as a scheduler may: this process alone
+    _, err = process.communicate(timeout=LONG)
+    assert process.returncode == 143, err
+    assert "SIGTERM: finishing this step" in err
+    assert "Traceback" not in err
+    (job,) = (path for path in runs.glob("sweep_*/*") if path.is_dir())
+    assert json.loads((job / "summary.json").read_text())["status"] == "interrupted"
+    assert len(list((job / "checkpoints").glob("*/trainer.pt"))) == 1
+    assert children(process.pid) == []
+
+
 NAN_REWARD = """
 import torch
 from cooper.rewards import RuleReward, Rewards

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cooper import run_folder
 from cooper.errors import CheckpointError
-from cooper.run_folder import RunFolder, find_checkpoint, write_atomically
+from cooper.files import write_atomically
+from cooper.run_folder import RunFolder, find_checkpoint
 
 
 def checkpoint(run: RunFolder, step: int, whole: bool = True) -> None:
@@ -73,6 +75,65 @@ def test_description_of_the_first_steps_is_kept(tmp_path: Path) -> None:
     kept = tmp_path / "environment.until_000004.json"
     assert json.loads(kept.read_text()) == {"python": "3.11"}
     assert not list(tmp_path.glob("config.until*"))
+
+
+def test_each_step_keeps_the_description_it_was_run_with(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+
+    def kept() -> dict[str, str]:
+        return {p.name: p.read_text() for p in tmp_path.glob("config*")}
+
+    run.describe("A", {}, 0)
+    run.describe("B", {}, 6)  # killed before its first step ...
+    run.describe("C", {}, 6)
+    assert kept() == {"config.until_000006.yaml": "A", "config.yaml": "C"}
+    run.describe("D", {}, 9)
+    run.describe("E", {}, 4)  # from an earlier step, which A has run
+    assert kept() == {"config.until_000004.yaml": "A", "config.yaml": "E"}
+    run.describe("F", {}, 5)
+    assert kept() == {
+        "config.until_000004.yaml": "A", "config.until_000005.yaml": "E", "config.yaml": "F",
+    }  # fmt: skip
+
+
+def test_cut_off_while_cutting_no_checkpoint_lacks_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    for moment in range(6):
+        run = RunFolder(tmp_path / str(moment))
+        for step in (1, 2, 3, 4):
+            run.append_metrics(step, {"a": float(step)})
+            run.write_rollouts(step, [{"step": step}])
+            checkpoint(run, step)
+        left = [moment]
+
+        def killing(function, left=left):  # type: ignore[no-untyped-def]
+            def call(*args):  # type: ignore[no-untyped-def]
+                if not left[0]:
+                    raise Killed
+                left[0] -= 1
+                return function(*args)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(run_folder, "discard", killing(run_folder.discard))
+            patch.setattr(Path, "unlink", killing(Path.unlink))
+            patch.setattr(run_folder, "write_atomically", killing(run_folder.write_atomically))
+            if moment < 5:
+                with pytest.raises(Killed):
+                    run.cut_after(2)
+            else:
+                run.cut_after(2)
+        last = run.checkpoint_steps()[-1]
+        assert [row["step"] for row in run.read_metrics()][:last] == list(range(1, last + 1))
+        if last > 2:
+            assert all(run.rollouts(step).exists() for step in range(1, last + 1))
+        run.cut_after(2)
+        assert [row["step"] for row in run.read_metrics()] == [1, 2]
 
 
 def test_rollouts_are_the_same_bytes_each_time(tmp_path: Path) -> None:

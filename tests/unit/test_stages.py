@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from cooper import stages
+from cooper.files import claim
 from cooper.stages import StageCache
 
 
@@ -99,3 +101,20 @@ def test_a_folder_without_settings_is_not_taken(cache: StageCache) -> None:
     build = Builds()
     assert cache.folder("warm", {}, build) == folder
     assert build.count == 1
+
+
+def test_what_killed_processes_left_goes_unless_it_is_young_or_being_built(
+    cache: StageCache,
+) -> None:
+    parent = cache.root / "warm"
+    names = (".dead.building", ".alive.building", ".young.building", ".x.1.gone")
+    for name in names:
+        (parent / name).mkdir(parents=True)
+        if "young" not in name:
+            os.utime(parent / name, (1e9, 1e9))
+    held = claim(parent / ".alive.building")
+    assert held is not None
+    folder = cache.folder("warm", {}, Builds())
+    os.close(held)
+    left = sorted(path.name for path in parent.iterdir())
+    assert left == sorted([".alive.building", ".young.building", folder.name])

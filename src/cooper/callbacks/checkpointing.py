@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import lightning as L
 
 from cooper.callbacks.base import StepCallback
-from cooper.checkpoints import load_checkpoint, save_checkpoint
+from cooper.checkpoints import load_checkpoint, parts_state, save_checkpoint
+from cooper.files import discard
 from cooper.module import CooperModule, StepRecord
 from cooper.run_folder import RunFolder
 
@@ -34,6 +34,7 @@ class Restore(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Load, then forget what is about to be run again: a broken checkpoint destroys nothing."""
         if isinstance(pl_module, CooperModule):
+            parts_state(pl_module)  # what cannot be saved is refused now, not at the first save
             if self.checkpoint is not None:
                 load_checkpoint(pl_module, self.checkpoint)
                 self.folder.cut_after(pl_module.rl_step)
@@ -70,9 +71,10 @@ class Checkpointing(StepCallback):
 
     def _save(self, module: CooperModule) -> None:
         folder = self.folder.checkpoint(module.rl_step)
-        if folder.exists():
+        if module.rl_step in self.folder.checkpoint_steps():
             return
+        self.folder.sync()
         save_checkpoint(module, folder)
         steps = self.folder.checkpoint_steps()
         for old in steps[: -self.keep_last] if self.keep_last else []:
-            shutil.rmtree(self.folder.checkpoint(old))
+            discard(self.folder.checkpoint(old))

@@ -1,4 +1,4 @@
-"""Ctrl-C: finish the step, save, stop."""
+"""Ctrl-C or SIGTERM: finish the step, save, stop."""
 
 from __future__ import annotations
 
@@ -9,42 +9,57 @@ from typing import Any
 import lightning as L
 
 from cooper.callbacks.base import StepCallback
+from cooper.errors import Terminated
 
 
 class GracefulStop(StepCallback):
     """Turns the first Ctrl-C into a stop after the running step; the second one stops at once.
 
+    SIGTERM, which schedulers send before they kill, counts as the first one, never as the second.
+
     Weights in mid-step are nobody's: a checkpoint is taken only between two steps. Before the
-    first step there is nothing to save, and Ctrl-C stops at once.
+    first step there is nothing to save, and either signal stops at once.
+
+    Attributes:
+        asked: the signal that asked first, or None.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked: signal.Signals | None = None
         self._began = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the signal over."""
+        """Take the signals over."""
 
         def handle(signum: int, frame: Any) -> None:
-            if self.asked or not self._began:
-                raise KeyboardInterrupt
-            self.asked = True
+            again = self.asked is not None
+            if again and signum == signal.SIGTERM:
+                return  # sent to the whole process group, and passed on by a sweep besides
+            self.asked = self.asked or signal.Signals(signum)
+            if again or not self._began:
+                raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
             trainer.should_stop = True
+            name, at_once = (
+                ("Ctrl-C", "press again")
+                if signum == signal.SIGINT
+                else ("SIGTERM", "send SIGINT (Ctrl-C)")
+            )
             print(
-                "\nCtrl-C: finishing this step, then a checkpoint; press again to stop at once",
+                f"\n{name}: finishing this step, then a checkpoint; {at_once} to stop at once",
                 file=sys.stderr,
                 flush=True,
             )
 
-        self._before = signal.signal(signal.SIGINT, handle)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, handle)
 
     def on_train_batch_start(self, *_: Any, **__: Any) -> None:
         """From here on there is a step to finish."""
         self._began = True
 
     def restore(self) -> None:
-        """Give the signal back; also after an error, which skips Lightning's teardown."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        """Give the signals back; also after an error, which skips Lightning's teardown."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from typing import Any
 
-from cooper.errors import CooperError
+from cooper.errors import CooperError, Terminated
 
 FULL = "HYDRA_FULL_ERROR"
 
@@ -67,8 +70,25 @@ def guarded(program: str, main: Callable[[], int | None]) -> int:
         main: gives the exit code; None is 0.
 
     Returns:
-        the exit code: 2 for errors of the user's, 130 for Ctrl-C.
+        the exit code: 2 for errors of the user's, 130 for Ctrl-C, 143 for SIGTERM.
     """
+
+    def terminate(signum: int, frame: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough; what follows cleans up
+        raise Terminated
+
+    before: Any = None
+    if threading.current_thread() is threading.main_thread():
+        # SIGTERM's default would leave half-made stages and workers behind.
+        before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        return _told(program, main)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _told(program: str, main: Callable[[], int | None]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -96,6 +116,9 @@ def guarded(program: str, main: Callable[[], int | None]) -> int:
         where = error.filename or "a file"
         print(f"{program}: error: {where}: {error.strerror or error}", file=sys.stderr)
         return 2
+    except Terminated:
+        print(f"{program}: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

@@ -43,6 +43,7 @@ from cooper.pairs import PairBuilder
 from cooper.reward_examples import RewardData
 from cooper.reward_training import RewardTraining
 from cooper.rewards import Reward
+from cooper.rng import seed_globals
 from cooper.samplers import Sampler
 from cooper.stages import StageCache
 from cooper.types import LabelledCompletion, Problem, SamplingParams
@@ -120,10 +121,12 @@ class RunBuilder:
     Args:
         cfg: checked by :func:`cooper.config.validate.validate`.
         closing: takes what gives processes and engines back, also when a later part fails.
+        step: steps that the run has done, when it goes on with one.
     """
 
-    def __init__(self, cfg: DictConfig, closing: ExitStack) -> None:
+    def __init__(self, cfg: DictConfig, closing: ExitStack, step: int = 0) -> None:
         self.cfg = cfg
+        self.step = step
         self.closing = closing
         self.trainer = trainer_settings(cfg)
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
@@ -136,7 +139,7 @@ class RunBuilder:
             CooperError: something that the user can mend.
         """
         cfg = self.cfg
-        callbacks, loggers = build_callbacks(cfg), build_loggers(cfg)
+        callbacks, loggers = build_callbacks(cfg), build_loggers(cfg, self.step)
         check_trainer(cfg, callbacks)
         train = self.problems(cfg.data.train, "data.train")
         val = self.sets(cfg.data.val, "data.val")
@@ -312,6 +315,7 @@ class RunBuilder:
     def stage(self, name: str, settings: Mapping[str, Any], build: Any) -> Path:
         """Take a stage from the cache or build it, and note its CPU seconds."""
         began = time.process_time()
+        seed_globals(self.cfg.seed, name)
         folder = self.cache.folder(name, settings, build)
         self.stage_seconds[name] = round(time.process_time() - began, 1)
         return folder
@@ -502,11 +506,18 @@ def build_callbacks(cfg: DictConfig) -> list[L.Callback]:
     return [instantiate(nodes[name], f"callbacks.{name}", L.Callback) for name in nodes]
 
 
-def build_loggers(cfg: DictConfig) -> list[Logger]:
-    """The logger of the run, or none. No file is made before it logs."""
+def build_loggers(cfg: DictConfig, step: int = 0) -> list[Logger]:
+    """The logger of the run, or none. No file is made before it logs.
+
+    Args:
+        cfg: of the run.
+        step: steps that the run has done; what TensorBoard was told of later ones is void.
+    """
     if not is_target(cfg.logger):
         return []
     logger = instantiate(cfg.logger, "logger", Logger)
+    if step and isinstance(logger, TensorBoardLogger) and "purge_step" not in cfg.logger:
+        logger = instantiate(cfg.logger, "logger", TensorBoardLogger, purge_step=step + 1)
     if logger.save_dir:
         check_writable("logger.save_dir", Path(logger.save_dir))
     if isinstance(logger, TensorBoardLogger):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
+import signal
 import sys
 import warnings
 from datetime import datetime
@@ -25,7 +25,7 @@ from cooper.callbacks import (
     RolloutLog,
     StepProgress,
 )
-from cooper.checkpoints import read_state, save_model
+from cooper.checkpoints import appearing, load_weights, read_state, save_model
 from cooper.config.build import (
     Run,
     RunBuilder,
@@ -34,14 +34,16 @@ from cooper.config.build import (
 )
 from cooper.config.validate import check_writable, validate
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
-from cooper.errors import CheckpointError
+from cooper.errors import CheckpointError, Terminated, interruption
+from cooper.files import write_atomically
 from cooper.fitting import QUIET
 from cooper.progress import set_quiet
 from cooper.report import render_summary, summarise, training_dynamics
-from cooper.rng import seed_of
-from cooper.run_folder import RunFolder, find_checkpoint, write_atomically
+from cooper.rng import seed_globals
+from cooper.run_folder import RunFolder, find_checkpoint
 
-INTERRUPTED = 130  # the shell's convention for Ctrl-C
+# The shell's convention: 128 and the number of the signal.
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def train(cfg: DictConfig) -> int:
@@ -51,7 +53,7 @@ def train(cfg: DictConfig) -> int:
         cfg: composed by Hydra.
 
     Returns:
-        the exit code: 0, or 130 after Ctrl-C.
+        the exit code: 0, 130 after Ctrl-C, or 143 after SIGTERM.
 
     Raises:
         CooperError: something that the user can mend.
@@ -61,8 +63,10 @@ def train(cfg: DictConfig) -> int:
     check_writable("paths.run_dir", folder.path)
     settle(cfg)
     with contextlib.ExitStack() as closing:
-        run = RunBuilder(cfg, closing).build()
+        run = RunBuilder(cfg, closing, int(resume.name) if resume else 0).build()
+        closing.enter_context(folder.claimed())
         open_folder(cfg, folder, resume)
+        seed_globals(cfg.seed)  # everything of ours draws from named generators
         return fit(cfg, run, folder, resume)
 
 
@@ -80,7 +84,7 @@ def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
         folder = RunFolder(path)
         resume = folder.checkpoint(step)
         read_state(resume)  # a broken one is refused before anything is built
-        if step >= cfg.trainer.max_steps:
+        if step >= cfg.trainer.max_steps and not only_its_end_is_missing(cfg, folder, step):
             raise CheckpointError(
                 f"ckpt_path={cfg.ckpt_path}: the run has done {step} of trainer.max_steps="
                 f"{cfg.trainer.max_steps} steps; raise trainer.max_steps to go on"
@@ -99,12 +103,27 @@ def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
     return folder, resume
 
 
+def only_its_end_is_missing(cfg: DictConfig, folder: RunFolder, step: int) -> bool:
+    """Whether a run has done all its steps, but was ended before its models were written."""
+    if step != cfg.trainer.max_steps:
+        return False
+    if folder.config.is_file():
+        length = OmegaConf.select(OmegaConf.load(folder.config), "trainer.max_steps")
+        if length != step:
+            return False  # ended before its time: its last evaluation has not been made
+    ended = folder.read_summary()
+    return (ended.get("status"), ended.get("steps")) != ("finished", step)
+
+
 def open_folder(cfg: DictConfig, folder: RunFolder, resume: Path | None) -> None:
     """Make the folder, or take an earlier run's up and say what is different from then."""
     print(f"run folder: {folder.path}", flush=True)
     folder.path.mkdir(parents=True, exist_ok=True)
+    folder.remove_leftovers()
     if resume is not None:
-        print(f"resuming after step {int(resume.name)}", flush=True)
+        step = int(resume.name)
+        left = "" if step < cfg.trainer.max_steps else ", the last one: writing what is missing"
+        print(f"resuming after step {step}{left}", flush=True)
         for line in changed_settings(folder, cfg):
             print(f"  changed: {line}", flush=True)
 
@@ -134,13 +153,10 @@ def leaves(node: Any, key: str = "") -> dict[str, str]:
 
 
 def settle(cfg: DictConfig) -> None:
-    """Put the process in order: threads, seeds, and what others print."""
+    """Put the process in order: threads, and what others print."""
     set_quiet(cfg.quiet)
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
-    # Everything of ours draws from named generators; this is for what parts of others may draw.
-    torch.manual_seed(seed_of(cfg.seed, "global"))
-    random.seed(seed_of(cfg.seed, "global python"))
     quieten()
 
 
@@ -190,15 +206,25 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         **trainer_settings(cfg),
         **{**QUIET, "logger": run.loggers or False},
     )
+    code = 0
     try:
-        trainer.fit(run.module, DataLoader(run.stream, batch_size=None))
+        if len(run.stream):
+            trainer.fit(run.module, DataLoader(run.stream, batch_size=None))
+        elif resume is not None:
+            load_weights(run.module, resume)
+            run.module.rl_step = int(resume.name)
+            folder.cut_after(run.module.rl_step)
         export(run, folder)
         whole = run.module.rl_step == cfg.trainer.max_steps
-        # Ended by Ctrl-C, by a callback of the user's, or by its length.
+        # Ended by Ctrl-C or SIGTERM, by a callback of the user's, or by its length.
         status = "finished" if whole else "interrupted" if stop.asked else "stopped"
-    except (SystemExit, KeyboardInterrupt):
+        if status == "interrupted":
+            code = TERMINATED if stop.asked == signal.SIGTERM else INTERRUPTED
+    except (SystemExit, KeyboardInterrupt) as error:
         # Lightning turns a second Ctrl-C into exit(1).
         status = "interrupted"
+        terminated = isinstance(interruption(error), Terminated)
+        code = TERMINATED if terminated else INTERRUPTED
     except BaseException:
         try:
             finish(cfg, run, folder, "failed")
@@ -209,19 +235,23 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     finally:
         stop.restore()
     finish(cfg, run, folder, status)
-    return INTERRUPTED if status == "interrupted" else 0
+    return code
 
 
 def export(run: Run, folder: RunFolder) -> None:
-    """Write both models in Hugging Face form."""
+    """Write both models in Hugging Face form; each appears when it is whole.
+
+    Raises:
+        CheckpointError: they cannot be written.
+    """
     module = run.module
-    save_model(module.policy.model, module.policy.tokenizer, folder.path / "policy")
-    models = {"reward_model": module.reward_model}
+    models = {"policy": module.policy, "reward_model": module.reward_model}
     if module.average is not None:
         models["reward_model_average"] = module.scorer
     for name, model in models.items():
         if model is not None:
-            save_model(model.model, model.tokenizer, folder.path / name)
+            with appearing(folder.path / name) as part:
+                save_model(model.model, model.tokenizer, part)
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:

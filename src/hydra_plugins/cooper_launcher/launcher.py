@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from cooper.errors import CooperError
+from cooper.errors import CooperError, Terminated
 
 
 class ProcessLauncher(Launcher):
@@ -51,8 +51,8 @@ class ProcessLauncher(Launcher):
             environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
             environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
             code = _wait(subprocess.Popen([*command, *_config_flags()], env=environment))
-            if code == 130:
-                raise KeyboardInterrupt
+            if code in (130, 143):
+                raise Terminated if code == 143 else KeyboardInterrupt
             if code:
                 print(f"job {index + 1} failed with exit code {code}: {label}", file=sys.stderr)
             rows.append((label, code, folder))
@@ -68,10 +68,15 @@ class ProcessLauncher(Launcher):
 
 
 def _wait(process: subprocess.Popen) -> int:
-    """Wait for a job's exit code. Ctrl-C reaches the job too, which saves before it ends."""
+    """Wait for a job's exit code. The job saves before it ends.
+
+    Ctrl-C reaches the job by itself; SIGTERM may have been sent to this process alone.
+    """
     while True:
         try:
             return process.wait()
+        except Terminated:
+            process.terminate()
         except KeyboardInterrupt:
             continue
 
