@@ -88,8 +88,13 @@ def test_sigterm_to_a_sweep_saves_its_job_and_starts_no_other(tmp_path, stage_ca
         if metrics and len(metrics[0].read_text().splitlines()) > 2:
             break
         time.sleep(0.2)
-    process.terminate()  # as a scheduler may: this process alone
-    _, err = process.communicate(timeout=LONG)
+    try:
+        process.terminate()  # as a scheduler may: this process alone
+        _, err = process.communicate(timeout=60)  # the job would run for an hour
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
     assert process.returncode == 143, err
     assert "SIGTERM: finishing this step" in err
     assert "Traceback" not in err
