@@ -136,7 +136,7 @@ CASES = {
     ),
     "flag of Hydra": (["warm_start.corpus._partial_=3"], ["_partial_=3", "true or false"]),
     "root of another kind": (
-        ["negatives._target_=cooper.samplers.HFSampler"],
+        ["negatives._target_=cooper.samplers.HFSampler", "~negatives.choose"],
         ["negatives=cooper.samplers.HFSampler", "no NegativeGenerator"],
     ),
     "nothing for a root": (
