@@ -140,8 +140,8 @@ CASES = {
         ["negatives=cooper.samplers.HFSampler", "no NegativeGenerator"],
     ),
     "nothing for a root": (
-        ["++reward_objective=null"],
-        ["reward_objective=null", "RewardObjective"],
+        ["++policy_optimizer=null"],
+        ["policy_optimizer=null", "OptimizerSettings"],
     ),
     "problems that are none": (
         ["+data.val.words={_target_: builtins.str, object: abc}"],
