@@ -7,7 +7,7 @@ by :mod:`cooper.config.validate`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -18,7 +18,7 @@ class Paths:
     """Where things stand on disk."""
 
     root: str = "runs"
-    run_dir: Optional[str] = None  # noqa: UP045 - OmegaConf reads typing.Optional on 3.10 too
+    run_dir: str | None = None
     cache_dir: str = "~/.cache/cooper"
     use_cache: bool = True
 
@@ -37,8 +37,8 @@ class Sampling:
 class Prompt:
     """How a question becomes a prompt."""
 
-    system_prompt: Optional[str] = None  # noqa: UP045
-    instruction: Optional[str] = None  # noqa: UP045
+    system_prompt: str | None = None
+    instruction: str | None = None
     max_tokens: int = 1024
 
 
@@ -49,11 +49,11 @@ class Data:
     train: Any = MISSING
     val: Any = MISSING
     test: Any = None
-    labelled: Optional[str] = None  # noqa: UP045
-    heldout: Optional[str] = None  # noqa: UP045
+    labelled: str | None = None
+    heldout: str | None = None
     problems_per_step: int = 512
-    question_column: Optional[str] = None  # noqa: UP045
-    reference_column: Optional[str] = None  # noqa: UP045
+    question_column: str | None = None
+    reference_column: str | None = None
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Evaluation:
     top_p: float = 0.95
     max_new_tokens: int = 3072
     greedy: bool = True
-    breakdown: Optional[str] = None  # noqa: UP045
+    breakdown: str | None = None
     batch_size: int = 64
 
 
@@ -105,7 +105,7 @@ class TrainConfig:
 
     name: str = "run"
     seed: int = 0
-    ckpt_path: Optional[str] = None  # noqa: UP045
+    ckpt_path: str | None = None
     quiet: bool = False
     group_size: int = 16
     paths: Paths = field(default_factory=Paths)
