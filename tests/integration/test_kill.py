@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from kills import Victim, assert_same, random_kill, uninterrupted, verdicts, write_log
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts processes as Linux does")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="reads /proc to see that no process is left; only Linux has it"
+)
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ def children(pid):
     return found.stdout.split()
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="a process group and SIGINT exist on POSIX alone")
 def test_ctrl_c_saves_and_exits_130(tmp_path, stage_cache):
     many = [o for o in SMALL if not o.startswith("trainer.max_steps")]
     run = tmp_path / "r"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,8 +112,8 @@ def test_cut_off_while_cutting_no_checkpoint_lacks_figures(
             checkpoint(run, step)
         left = [moment]
 
-        def killing(function, left=left):  # type: ignore[no-untyped-def]
-            def call(*args):  # type: ignore[no-untyped-def]
+        def killing(function: Callable[..., Any], left: list[int] = left) -> Callable[..., Any]:
+            def call(*args: Any) -> Any:
                 if not left[0]:
                     raise Killed
                 left[0] -= 1

@@ -34,7 +34,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from cooper.types import Status, Verdict
 from cooper.verifiers.base import Verifier, check_lengths
@@ -86,11 +86,11 @@ _COMMAND = re.compile(r"\\[A-Za-z]+")
 _RUN = re.compile(r"[^\W\d_]+")
 _LONELY_WORDS = re.compile(r"[^\W\d_]{2,}(?:[\s.,'\u2019-]+[^\W\d_]+)*[.!]?")
 # Names that belong to formulas although they have several letters.
-_FUNCTIONS = frozenset(
-    """sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt pi max min gcd
+_FUNCTION_NAMES = """
+    sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp sqrt pi max min gcd
     lcm mod det dim ker deg arg inf sup lim infty theta alpha beta gamma delta lambda omega phi
-    """.split()  # noqa: SIM905 (a word list reads better so)
-)
+"""
+_FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _NAMES = re.compile(
     r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sqrt|sin|cos|tan|cot|sec|csc|log|ln|exp|pi|infty"
     r"|theta|alpha|beta|gamma|lambda)(?![A-Za-z])"
@@ -691,8 +691,8 @@ def _parsed(latex: str) -> list[Any]:
         f"\\boxed{{{latex}}}",
         extraction_config=[config],
         fallback_mode="no_fallback",
-        # None switches the signal-based limit off; Math-Verify types it as an int all the same.
-        parsing_timeout=None,  # type: ignore[arg-type]
+        # None switches the signal-based limit off, as Math-Verify documents; its type says int.
+        parsing_timeout=cast(int, None),
     )
 
 
