@@ -21,8 +21,9 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cooper.annotation import LABELLED, read_labelled
+from cooper.annotation import LABELLED
 from cooper.data.arithmetic import ArithmeticOracle
+from cooper.data.labelled import read_labelled
 from cooper.metrics import quality
 from cooper.models import RewardModel, load_reward_model, load_tokenizer
 from cooper.reward_training import RewardTraining
@@ -46,7 +47,7 @@ def heldout_of(config: Any) -> list[LabelledCompletion]:
     if not found:
         raise SystemExit(f"{cache}: no labels of seed {config.seed}; run run.py first")
     training: RewardTraining = instantiate(config.reward_training)
-    return training.split(read_labelled(max(found)[1] / LABELLED), config.seed)[1]
+    return training.split(read_labelled(max(found)[1] / LABELLED).items, config.seed)[1]
 
 
 def auroc(folder: Path, items: list[LabelledCompletion]) -> dict[str, float]:

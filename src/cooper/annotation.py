@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from cooper.data.jsonl import read_rows
+from cooper.data.labelled import to_row
 from cooper.data.prompts import PromptBuilder
-from cooper.errors import DataError
 from cooper.models.policy import Policy
 from cooper.progress import progress
 from cooper.rng import generator
@@ -123,38 +121,6 @@ class HybridAnnotation:
                         label=label,
                         source=problem.source,
                     )
-                    out.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
+                    out.write(json.dumps(to_row(item), ensure_ascii=False) + "\n")
                 bar.advance(len(batch), note=f"{counts['right']} right, {counts['wrong']} wrong")
         (folder / COUNTS).write_text(json.dumps(dict(counts), indent=1))
-
-
-def read_labelled(path: Path) -> list[LabelledCompletion]:
-    """Read labelled completions.
-
-    Raises:
-        DataError: a row lacks a column, or there is no right or no wrong one.
-    """
-    items = []
-    for number, row in read_rows(path):
-        try:
-            items.append(
-                LabelledCompletion(
-                    question=row["question"],
-                    reference=row["reference"],
-                    completion=row["completion"],
-                    label=bool(row["label"]),
-                    source=row.get("source", ""),
-                )
-            )
-        except KeyError as error:
-            raise DataError(
-                f"{path}, line {number}: no column {error.args[0]!r}; a labelled completion has "
-                "question, reference, completion, label"
-            ) from error
-    labels = [item.label for item in items]
-    if not any(labels) or all(labels):
-        raise DataError(
-            f"{path}: {sum(labels)} right and {len(labels) - sum(labels)} wrong completions; a "
-            "reward model needs both"
-        )
-    return items

@@ -219,6 +219,7 @@ class LabelledCompletion:
     completion: str
     label: bool
     source: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)

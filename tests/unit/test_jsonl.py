@@ -98,5 +98,5 @@ def test_not_utf8(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         JsonlProblems(str(tmp_path / "none.jsonl"))
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"holds no data set of save_to_disk and no \*\.parquet"):
         JsonlProblems(str(tmp_path))

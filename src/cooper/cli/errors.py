@@ -23,18 +23,18 @@ _NO_OPTION = re.compile(
 _NO_GROUP = re.compile(r"Could not override '([^']*)'\. No match in the defaults list")
 
 
-def _explain(message: str) -> str:
+def _explain(message: str, program: str, config_name: str) -> str:
     """Say Hydra's own messages in the words of this program's rule and mend."""
     if found := _NO_OPTION.search(message):
         group, option, options = found.groups()
         return f"{group}={option}: no such option; choose one of {', '.join(options.split())}"
     if found := _NO_GROUP.search(message):
-        return f"{found[1]}: no such group; cooper-train --help lists them"
+        return f"{found[1]}: no such group; {program} --help lists them"
     if found := _NO_KEY.search(message):
-        close = difflib.get_close_matches(found[1], _known_keys(), n=1, cutoff=0.7)
+        close = difflib.get_close_matches(found[1], _known_keys(config_name), n=1, cutoff=0.7)
         hint = f"did you mean {close[0]}? " if close else ""
         return (
-            f"{found[1]}: no such key; {hint}cooper-train --cfg job lists all, and "
+            f"{found[1]}: no such key; {hint}{program} --cfg job lists all, and "
             f"+{found[1]}=VALUE gives a part a keyword that its file leaves out"
         )
     if "LexerNoViableAlt" in message or "mismatched input" in message:
@@ -42,8 +42,8 @@ def _explain(message: str) -> str:
     return message
 
 
-def _known_keys() -> list[str]:
-    """Dotted names of every key of the default configuration."""
+def _known_keys(config_name: str) -> list[str]:
+    """Dotted names of every key of a root file with its defaults."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import DictConfig
@@ -59,15 +59,16 @@ def _known_keys() -> list[str]:
 
     GlobalHydra.instance().clear()
     with initialize_config_module("cooper.conf", version_base="1.3"):
-        return walk(compose("train"), "")
+        return walk(compose(config_name), "")
 
 
-def guarded(program: str, main: Callable[[], int | None]) -> int:
+def guarded(program: str, main: Callable[[], int | None], config_name: str = "train") -> int:
     """Run a program; say what the user can mend in one line.
 
     Args:
         program: name for the message.
         main: gives the exit code; None is 0.
+        config_name: the root file in conf/ that the program composes.
 
     Returns:
         the exit code: 2 for errors of the user's, 130 for Ctrl-C, 143 for SIGTERM.
@@ -82,13 +83,13 @@ def guarded(program: str, main: Callable[[], int | None]) -> int:
         # SIGTERM's default would leave half-made stages and workers behind.
         before = signal.signal(signal.SIGTERM, terminate)
     try:
-        return _told(program, main)
+        return _told(program, main, config_name)
     finally:
         if before is not None:
             signal.signal(signal.SIGTERM, before)
 
 
-def _told(program: str, main: Callable[[], int | None]) -> int:
+def _told(program: str, main: Callable[[], int | None], config_name: str) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -101,7 +102,9 @@ def _told(program: str, main: Callable[[], int | None]) -> int:
     try:
         return main() or 0
     except (CooperError, HydraException, OmegaConfBaseException) as error:
-        print(f"{program}: error: {_explain(one_line(error))}", file=sys.stderr)
+        print(
+            f"{program}: error: {_explain(one_line(error), program, config_name)}", file=sys.stderr
+        )
         return 2
     except ValueError as error:
         if "Config group override" not in str(error):

@@ -19,9 +19,10 @@ import lightning as L
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from cooper.annotation import LABELLED, HybridAnnotation, read_labelled
+from cooper.annotation import LABELLED, HybridAnnotation
 from cooper.config.validate import check_writable, is_target, needs_reward_model, one_line, shown
 from cooper.data.jsonl import JsonlProblems
+from cooper.data.labelled import read_labelled
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream, require_batch
 from cooper.errors import ConfigError, CooperError, DataError
@@ -196,7 +197,7 @@ class RunBuilder:
             )
             reward_model = self.reward_model(source)
             if reward.trains_model:
-                replayed = reward_training.split(read_labelled(labels / LABELLED), cfg.seed)
+                replayed = reward_training.split(read_labelled(labels / LABELLED).items, cfg.seed)
                 reward_data = RewardData(reward_objective, *replayed)
         notes = []
         train, dropped = (
@@ -276,7 +277,7 @@ class RunBuilder:
     def labelled(self, name: str) -> list[LabelledCompletion]:
         """Labelled completions of a file of the user's, or none."""
         path = self.cfg.data[name]
-        return [] if path is None else read_labelled(Path(path).expanduser())
+        return [] if path is None else list(read_labelled(path).items)
 
     def sets(self, node: Any, key: str) -> dict[str, Sequence[Problem]]:
         """Named sets of problems: one file, one component, or names with either."""
@@ -427,7 +428,7 @@ class RunBuilder:
             )
             training.run(
                 folder,
-                labelled=read_labelled(labels / LABELLED),
+                labelled=read_labelled(labels / LABELLED).items,
                 reward_model=RewardModel(backbone, tokenizer),
                 rule=self.verifier,
                 judge=judge,

@@ -42,23 +42,34 @@ _OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
 
 def validate(cfg: DictConfig) -> None:
-    """Check a whole configuration.
+    """Check the whole configuration of a training run.
 
     Raises:
         ConfigError: one line that names the key, the value, the rule and the mend.
     """
-    active = relevant(cfg)
-    for key in missing_keys(active):
+    check_parts(relevant(cfg))
+    cross_check(cfg)
+
+
+def check_parts(cfg: DictConfig) -> None:
+    """Check what holds for the configuration of any program: values and components.
+
+    Args:
+        cfg: without the parts that the run does not use.
+
+    Raises:
+        ConfigError: a value is missing or no finite number, or a component cannot be had.
+    """
+    for key in missing_keys(cfg):
         mend = _MENDS.get(key, f"give {key}=VALUE")
         raise ConfigError(f"{key}=???: a value is needed; {mend}")
     try:
-        resolved = OmegaConf.to_container(active, resolve=True)
+        resolved = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(one_line(error)) from error
     check_numbers(resolved)
-    for key, node in components(active):
+    for key, node in components(cfg):
         check_component(key, node)
-    cross_check(cfg)
 
 
 def check_numbers(node: Any, key: str = "") -> None:

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from cooper.cli import launch
 from cooper.errors import CooperError, Terminated
 
 
 class ProcessLauncher(Launcher):
-    """Starts ``cooper-train`` once per job; a failed job is shown and the others still run.
+    """Starts the program once per job; a failed job is shown and the others still run.
 
     Jobs get folders ``<hydra.sweep.dir>/<number>-<what sets the job apart>``.
     """
@@ -44,7 +45,7 @@ class ProcessLauncher(Launcher):
             label = ",".join(o for o in overrides if o not in common) or "run"
             folder = sweep / f"{index}-{_safe(label)}"
             print(f"\njob {index + 1}/{initial_job_idx + len(job_overrides)}: {label}", flush=True)
-            command = [sys.executable, "-m", "cooper.cli.train", *overrides]
+            command = [sys.executable, "-m", launch.module(), *overrides]
             if not any(o.startswith("paths.run_dir=") for o in overrides):
                 command.append(f"paths.run_dir={_quoted(str(folder))}")
             # Hydra's switch is on in this process for our own error handling only.

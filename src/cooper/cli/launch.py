@@ -1,0 +1,60 @@
+"""What the console scripts share: Hydra composes, one function runs, errors become one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from cooper.cli.errors import guarded
+
+_running = "train"
+
+
+def module() -> str:
+    """The module of the program that runs: a sweep starts it once for each job."""
+    return f"cooper.cli.{_running}"
+
+
+def launch(program: str, config_name: str, job: Callable[[], Callable[[Any], int]]) -> None:
+    """Compose a configuration, run a job on it, and end the process with its exit code.
+
+    Args:
+        program: name for messages.
+        config_name: the root file in conf/, and the program's module in this package.
+        job: imports and returns what runs a configuration; called after Hydra has taken
+            ``--help`` and its like, which are to come at once.
+    """
+    global _running
+    _running = config_name
+    # Set before torch is loaded: the tokenizer's threads would only be warned about after forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # A console script does not see the working directory; a user's own parts live there.
+    sys.path.insert(0, os.getcwd())
+    sys.exit(guarded(program, lambda: _compose_and_run(config_name, job), config_name))
+
+
+def _compose_and_run(config_name: str, job: Callable[[], Callable[[Any], int]]) -> int:
+    import hydra
+    from omegaconf import DictConfig
+
+    from cooper.config.schema import register as register_schema
+
+    register_schema()
+    code = 0
+    failure: Exception | None = None
+
+    @hydra.main(version_base="1.3", config_path="pkg://cooper.conf", config_name=config_name)
+    def entry(cfg: DictConfig) -> None:
+        nonlocal code, failure
+        try:
+            code = job()(cfg)
+        except Exception as error:
+            # Hydra would print a line of its own about it; it is raised again below.
+            failure = error
+
+    entry()
+    if failure is not None:
+        raise failure
+    return code
