@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cooper.verifiers.base import Verifier
+    from cooper.verifiers.choice import ChoiceVerifier
     from cooper.verifiers.exact import ExactVerifier
     from cooper.verifiers.extraction import extract_answer
+    from cooper.verifiers.forms import RULES
     from cooper.verifiers.math import MathVerifier
     from cooper.verifiers.numeric import NumericVerifier
     from cooper.verifiers.pool import WorkerPool
 
 __all__ = [
+    "RULES",
+    "ChoiceVerifier",
     "ExactVerifier",
     "MathVerifier",
     "NumericVerifier",
@@ -27,9 +31,11 @@ __all__ = [
 ]
 
 _HOME = {
+    "ChoiceVerifier": "choice",
     "ExactVerifier": "exact",
     "MathVerifier": "math",
     "NumericVerifier": "numeric",
+    "RULES": "forms",
     "Verifier": "base",
     "WorkerPool": "pool",
     "extract_answer": "extraction",
