@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from cooper.types import Status, Verdict
+from cooper.verifiers import extract_answer
 from cooper.verifiers.base import Verifier
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "verifier"
@@ -81,9 +82,17 @@ SLOW = {
 }
 
 
+def same_box(completion: str, reference: str) -> bool | None:
+    """A user's function, as conf/verifier/function.yaml wants one."""
+    found = extract_answer(completion)
+    return None if not reference else found is not None and found.text == reference
+
+
 def build(path: Path) -> Verifier:
     """Make the verifier of a YAML file, without Hydra."""
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if config.get("function") == "???":
+        config["function"] = f"{__name__}.same_box"
     module, _, name = config.pop("_target_").rpartition(".")
     plain = {key: v for key, v in config.items() if not (isinstance(v, str) and "${" in v)}
     if "cpu_seconds" in plain:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cooper.verifiers.exact import ExactVerifier
     from cooper.verifiers.extraction import extract_answer
     from cooper.verifiers.forms import RULES
+    from cooper.verifiers.function import FunctionVerifier
     from cooper.verifiers.math import MathVerifier
     from cooper.verifiers.numeric import NumericVerifier
     from cooper.verifiers.pool import WorkerPool
@@ -23,6 +24,7 @@ __all__ = [
     "RULES",
     "ChoiceVerifier",
     "ExactVerifier",
+    "FunctionVerifier",
     "MathVerifier",
     "NumericVerifier",
     "Verifier",
@@ -33,6 +35,7 @@ __all__ = [
 _HOME = {
     "ChoiceVerifier": "choice",
     "ExactVerifier": "exact",
+    "FunctionVerifier": "function",
     "MathVerifier": "math",
     "NumericVerifier": "numeric",
     "RULES": "forms",
