@@ -185,25 +185,22 @@ class MathVerifier(Verifier):
                 if len(boxes) == wanted:
                     return found, ", ".join(box.text for box in boxes)
             return (found, found.text) if found.text else (None, "")
-        if "stated" in self.rules:
+        letter = len(reference.text.strip("()")) == 1 and bool(reference.option)
+        if letter and {"choice_letters", "concluded"} <= self.rules:
+            found = stated_option(region)
+        if found is None and "stated" in self.rules:
             found = stated(region)
             if found and "concluded" in self.rules and not reference.is_words:
                 found = _value_in(found)
-                text = (
-                    _DELIMITERS.sub(" ", found.text) if _BETWEEN.search(found.text) else found.text
-                )
-                return found, text
-        if "bare" in self.rules and found is None:
+        if found is None and "bare" in self.rules:
             found = bare(region) or _short(region, reference)
-        is_letter = "choice_letters" in self.rules and len(reference.text.strip("()")) == 1
-        if "concluded" in self.rules:
-            if is_letter and reference.option and (found is None or not Form(found.text).option):
-                found = stated_option(region) or found
-            if found is None and (span := concluded(region)):
-                found = Extracted(region[slice(*span)], span)
-                # A list of formulas, each in delimiters of its own.
-                return found, _DELIMITERS.sub(" ", found.text)
-        return (found, found.text) if found is not None and found.text else (None, "")
+        if found is None and "concluded" in self.rules and (span := concluded(region)):
+            found = Extracted(region[slice(*span)], span)
+        if found is None or not found.text:
+            return None, ""
+        # A list of formulas has each in delimiters of its own.
+        several = _BETWEEN.search(found.text)
+        return found, _DELIMITERS.sub(" ", found.text) if several else found.text
 
     def close(self) -> None:
         """End the worker processes. May be called twice."""
@@ -222,7 +219,7 @@ def _value_in(found: Extracted) -> Extracted:
     return Extracted(found.text[slice(*span)], (start + span[0], start + span[1]))
 
 
-_BETWEEN = re.compile(r"\\\).*\\\(|\$.*\$.*\$.*\$", re.DOTALL)
+_BETWEEN = re.compile(r"\\\).*\\\(|\$.*\$.*\$.*\$|^[^$]+\$[^$]+\$[^$]+$", re.DOTALL)
 _DELIMITERS = re.compile(r"\\[()\[\]]|(?<!\\)\$(?!\s?\d)|\*\*")
 
 
