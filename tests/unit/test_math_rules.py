@@ -34,7 +34,7 @@ ACCEPTS: dict[str, list[tuple[str, str]]] = {
               (r"8\sqrt{3}", r"8\sqrt{3} \text{ square inches}"), ("17 cm^2", "17")],
     "currency": [(r"\$17", "17"), ("17", "$17"), ("$9,500", "9500")],
     "degrees": [(r"90^\circ", "90"), ("45", "45°"), ("30 degrees", r"30^{\circ}")],
-    "thousands": [("1,234", "1234"), (r"1{,}234", "1234"), (r"1\,234", "1,234")],
+    "thousands": [("1,234", "1234"), (r"1000 + \sqrt{4}", "1,002"), (r"1{,}234", "1234"), (r"1\,234", "1,234")],
     "decimal_comma": [("1,22", "1.22"), ("0.5", "0,5")],
     "mixed_numbers": [("11 5/6", r"\frac{71}{6}"), (r"2\frac{1}{2}", "2.5")],
     "repeating_decimals": [(r"0.\overline{3}", "1/3"), (r"0.1\overline{6}", r"\frac{1}{6}")],

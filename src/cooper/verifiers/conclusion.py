@@ -138,7 +138,7 @@ def _choose(tail: str, start: int, end: int, values: list[Value]) -> Span | None
     if len(totals) != 1:
         return None
     after = [v for v in values if v[0][0] > totals[0][0][1]]
-    counted_on = after and re.search(r"\band\b|,", tail[totals[0][0][1] : after[0][0][0]])
+    counted_on = after and re.search(r"(?:\band|,)\s*$", tail[totals[0][0][1] : after[0][0][0]])
     return None if counted_on else totals[0][1]  # "There are 3 cats and 5 dogs in it."
 
 

@@ -103,6 +103,7 @@ _AND = re.compile(
     r"\s*(?:,|;|\\text\s?\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
 )
 _OR = re.compile(r"\s*(?:\\cup|\\lor|\\vee|\\text\s?\{\s*or\s*\}|(?<![A-Za-z\\])or(?![A-Za-z]))\s*")
+_THOUSANDS = re.compile(r"-?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?")
 _COMMA = re.compile(r"\s*,\s*")
 _EQUALS = re.compile(r"\s*(?<![<>!\\])=\s*")
 _NUMERIC = re.compile(r"\\(?:frac|sqrt|cdot|times|div|pi|pm)(?![A-Za-z])")
@@ -121,6 +122,8 @@ def read(text: str, rules: frozenset[str]) -> Node:
         rules: names that are on.
     """
     text = text.strip().rstrip(".").strip()
+    if "thousands" in rules and _THOUSANDS.fullmatch(text):
+        return Leaf(text.replace(",", ""))
     if "matrices" in rules and (found := _MATRIX.fullmatch(text)):
         rows = [row.split("&") for row in re.split(r"\\\\", found[2]) if row.strip()]
         width = len(rows[0]) if rows else 0
