@@ -290,7 +290,7 @@ class EndpointChat(ChatModel):
             attempts += 1
             try:
                 text = await asyncio.wait_for(_attempt(client, body), self.timeout)
-            except asyncio.TimeoutError:  # noqa: UP041  (another class before Python 3.11)
+            except asyncio.TimeoutError:  # before Python 3.11 not the builtin one
                 failure = _Failure(f"no reply within {self.timeout:g} s")
             except _Failure as error:
                 failure = error
