@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cooper.verifiers.extraction import extract_answer
     from cooper.verifiers.forms import RULES
     from cooper.verifiers.function import FunctionVerifier
+    from cooper.verifiers.hybrid import HybridVerifier, combine
+    from cooper.verifiers.judge import JudgeVerifier, parse_verdict
     from cooper.verifiers.math import MathVerifier
     from cooper.verifiers.numeric import NumericVerifier
     from cooper.verifiers.pool import WorkerPool
@@ -25,23 +27,31 @@ __all__ = [
     "ChoiceVerifier",
     "ExactVerifier",
     "FunctionVerifier",
+    "HybridVerifier",
+    "JudgeVerifier",
     "MathVerifier",
     "NumericVerifier",
     "Verifier",
     "WorkerPool",
+    "combine",
     "extract_answer",
+    "parse_verdict",
 ]
 
 _HOME = {
     "ChoiceVerifier": "choice",
     "ExactVerifier": "exact",
     "FunctionVerifier": "function",
+    "HybridVerifier": "hybrid",
+    "JudgeVerifier": "judge",
     "MathVerifier": "math",
     "NumericVerifier": "numeric",
     "RULES": "forms",
     "Verifier": "base",
     "WorkerPool": "pool",
+    "combine": "hybrid",
     "extract_answer": "extraction",
+    "parse_verdict": "judge",
 }
 
 
