@@ -395,9 +395,7 @@ class CooperModule(L.LightningModule):
         return self.reward_model
 
 
-def tokenise_pairs(
-    model: RewardModel, pairs: Sequence[Contrast]
-) -> tuple[list[Row], list[Row]]:
+def tokenise_pairs(model: RewardModel, pairs: Sequence[Contrast]) -> tuple[list[Row], list[Row]]:
     """Render and tokenise both sides of K pairs."""
     questions = [pair.question for pair in pairs]
     references = [pair.reference for pair in pairs]

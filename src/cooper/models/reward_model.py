@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from cooper.data.steps import split_steps
 from cooper.errors import ModelError
 from cooper.functional import pad_sequences
 from cooper.models.loading import (
@@ -23,12 +24,16 @@ from cooper.models.loading import (
     load_tokenizer,
     pad_id,
 )
-from cooper.models.reward_heads import HEADS, ImplicitHead, RewardHead, Row, ScalarHead, split_steps
+from cooper.models.reward_heads import HEADS, ImplicitHead, RewardHead, Row, ScalarHead
 from cooper.models.reward_template import RewardTemplate
 
 # The key of config.json under which a reward model says how it is to be read.
 RECORD = "cooper_reward"
 _FORMAT = 1
+
+
+class NoRecord(UserWarning):
+    """A reward model that does not say how it is to be read."""
 
 
 class RewardModel(nn.Module):
@@ -122,6 +127,7 @@ class RewardModel(nn.Module):
                 f"{key}={path}: says nothing of its template and head (no {RECORD} in "
                 f"config.json); reads it with {'the given' if template else 'the published'} "
                 f"template and the {(head or ScalarHead()).name} head",
+                NoRecord,
                 stacklevel=2,
             )
         else:

@@ -47,7 +47,7 @@ class RewardTemplate:
     head_characters: int = 500
     tail_characters: int = 1000
     max_tokens: int = 0
-    head_share: float = 1 / 3
+    head_share: float = 0.33
 
     def __post_init__(self) -> None:
         """Check the lengths.

@@ -3,7 +3,7 @@
 from cooper.models.reward_heads.base import RewardHead, Row
 from cooper.models.reward_heads.implicit import ImplicitHead
 from cooper.models.reward_heads.mean_pool import MeanPoolHead
-from cooper.models.reward_heads.process import ProcessHead, split_steps
+from cooper.models.reward_heads.process import ProcessHead
 from cooper.models.reward_heads.scalar import ScalarHead
 
 HEADS: dict[str, type[RewardHead]] = {
@@ -18,5 +18,4 @@ __all__ = [
     "RewardHead",
     "Row",
     "ScalarHead",
-    "split_steps",
 ]

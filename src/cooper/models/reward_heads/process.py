@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
@@ -10,23 +9,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cooper.models.reward_heads.base import RewardHead, Row, hidden_states, numbers, score
-
-_BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*")
-
-
-def split_steps(completion: str) -> list[tuple[int, int]]:
-    """First and last-but-one characters of a completion's steps: what blank lines part.
-
-    An empty completion has one step, the empty one.
-    """
-    steps, start = [], 0
-    for found in [*_BLANK_LINE.finditer(completion), None]:
-        stop = found.start() if found else len(completion)
-        text = completion[start:stop]
-        if text.strip():
-            steps.append((start, start + len(text.rstrip())))
-        start = found.end() if found else stop
-    return steps or [(0, len(completion))]
 
 
 class ProcessHead(RewardHead):
