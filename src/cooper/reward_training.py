@@ -316,7 +316,7 @@ class _Watch(L.Callback):
         self.heldout = heldout
         self.settings = settings
         self.bar = bar
-        self.log = log
+        self.write = log  # Lightning gives callbacks a `log` of its own
         self.step = 0
         self.best_auroc = -math.inf
         self.best_step = 0
@@ -339,8 +339,8 @@ class _Watch(L.Callback):
             trainer.should_stop |= bool(self.settings.patience) and (
                 self.waited >= self.settings.patience
             )
-        if self.log is not None:
-            self.log(self.step, metrics)
+        if self.write is not None:
+            self.write(self.step, metrics)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=self.step)
         self.bar.advance(1, note=f"loss {metrics['reward_model/loss']:.3f}{self.note}")
@@ -402,9 +402,10 @@ class _Batches:
     def passing(self, step: int, count: int) -> list[LabelledCompletion]:
         """The next completions of the passes, each of them a shuffle of all."""
         batch: list[LabelledCompletion] = []
+        order: list[int] = []
         for at in range(step * count, (step + 1) * count):
             number, index = divmod(at, len(self.items))
-            if index == 0 or not batch:
+            if index == 0 or not order:
                 order = list(range(len(self.items)))
                 random.Random(seed_of(self.seed, f"reward model pass {number}")).shuffle(order)
             batch.append(self.items[order[index]])

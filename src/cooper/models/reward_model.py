@@ -202,7 +202,8 @@ class RewardModel(nn.Module):
         self, ids: list[int], offsets: list[tuple[int, int]], triple: tuple[str, str, str]
     ) -> Row:
         """Cut a row to ``max_tokens`` and mark its completion and the ends of its steps."""
-        fields, at, completion_at = [], 0, 0
+        fields: list[tuple[str, int, int]] = []
+        at, completion_at, length = 0, 0, 0
         starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
         for piece in self.template.pieces(*triple):
             if piece.field:
