@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -30,7 +30,7 @@ from cooper.config.validate import (
     require,
     shared_rules,
 )
-from cooper.data.labelled import read_labelled, require_both
+from cooper.data.labelled import read_labelled, require_both, to_row
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
 from cooper.errors import CheckpointError, DataError
 from cooper.files import write_atomically
@@ -46,7 +46,7 @@ from cooper.run_folder import RunFolder
 from cooper.types import LabelledCompletion
 from cooper.verifiers.base import Verifier
 
-EXPORT = "reward_model"  # in the run's folder
+EXPORT, HELDOUT = "reward_model", "heldout.jsonl"  # in the run's folder
 
 
 def train_reward(cfg: DictConfig) -> int:
@@ -71,6 +71,8 @@ def train_reward(cfg: DictConfig) -> int:
         folder.describe(OmegaConf.to_yaml(cfg, resolve=True), environment(), 0)
         for note in parts.notes:
             print(note, flush=True)
+        rows = (json.dumps(to_row(item), ensure_ascii=False) + "\n" for item in parts.heldout)
+        write_atomically(folder.path / HELDOUT, "".join(rows).encode("utf-8", "surrogatepass"))
         status, measured = "failed", {}
         try:
             measured = fit(cfg, parts, folder)
@@ -100,7 +102,7 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ConfigError: the first rule that is broken.
     """
-    check_parts(cfg)
+    check_parts(cast(DictConfig, OmegaConf.create(OmegaConf.to_container(cfg))))
     given = cfg.data.train is not None
     require(
         [

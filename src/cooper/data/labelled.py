@@ -163,4 +163,6 @@ def to_row(item: LabelledCompletion) -> dict[str, Any]:
         "label": int(item.label),
         "source": item.source,
     }
+    if item.step_labels:
+        row["step_labels"] = [int(label) for label in item.step_labels]
     return {"id": item.id, **row} if item.id else row
