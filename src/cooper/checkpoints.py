@@ -41,8 +41,16 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
 
 
 @contextlib.contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def appearing(
+    folder: Path,
+    mend: str = "make room or give the folder back, then go on from the last checkpoint with "
+    "ckpt_path=last",
+) -> Iterator[Path]:
     """Fill a folder that appears under its name only when it is whole.
+
+    Args:
+        folder: its name.
+        mend: what the user may do if it cannot be written.
 
     Yields:
         where to write.
@@ -60,10 +68,7 @@ def appearing(folder: Path) -> Iterator[Path]:
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if isinstance(error, Exception) and (why := write_failure(error)) is not None:
-            raise CheckpointError(
-                f"{folder}: cannot be written ({why}); make room or give the folder back, then "
-                "go on from the last checkpoint with ckpt_path=last"
-            ) from error
+            raise CheckpointError(f"{folder}: cannot be written ({why}); {mend}") from error
         raise
 
 

@@ -86,20 +86,34 @@ def fit(
         title: of the progress bar.
         trainer: accelerator, devices, precision for Lightning's Trainer.
     """
-    module.train()
     with progress(title, module.steps, "step") as bar:
-        fitter = L.Trainer(
-            max_epochs=1,
-            gradient_clip_val=module.optimizer_settings.clip_norm or None,
-            callbacks=[_Advance(bar)],
-            **trainer,
-            **QUIET,
-        )
-        try:
-            fitter.fit(module, DataLoader(StepBatches(make_batch, module.steps), batch_size=None))
-        except SystemExit as exit_:
-            # What Lightning makes of Ctrl-C; half a stage must not go on as if it were whole.
-            raise interruption(exit_) from exit_
+        options = {**trainer, "gradient_clip_val": module.optimizer_settings.clip_norm or None}
+        fit_steps(module, StepBatches(make_batch, module.steps), [_Advance(bar)], options)
+
+
+def fit_steps(
+    module: L.LightningModule,
+    batches: StepBatches,
+    callbacks: list[L.Callback],
+    trainer: dict[str, Any],
+) -> None:
+    """Train any module on batches by step, and leave it in evaluation mode.
+
+    Args:
+        module: to train.
+        batches: one a step.
+        callbacks: of Lightning's.
+        trainer: keywords of Lightning's Trainer.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or SIGTERM; half a stage must not go on as if it were whole.
+    """
+    module.train()
+    fitter = L.Trainer(max_epochs=1, callbacks=callbacks, **{**QUIET, **trainer})
+    try:
+        fitter.fit(module, DataLoader(batches, batch_size=None))
+    except SystemExit as exit_:
+        raise interruption(exit_) from exit_  # what Lightning makes of it
     module.eval()
 
 

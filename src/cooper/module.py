@@ -28,6 +28,7 @@ from cooper.metrics import (
 )
 from cooper.models.average import averaged
 from cooper.models.policy import Policy
+from cooper.models.reward_heads import Row
 from cooper.models.reward_model import RewardModel
 from cooper.objectives import FixedLogprobs, PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
@@ -394,9 +395,7 @@ class CooperModule(L.LightningModule):
         return self.reward_model
 
 
-def tokenise_pairs(
-    model: RewardModel, pairs: Sequence[Contrast]
-) -> tuple[list[list[int]], list[list[int]]]:
+def tokenise_pairs(model: RewardModel, pairs: Sequence[Contrast]) -> tuple[list[Row], list[Row]]:
     """Render and tokenise both sides of K pairs."""
     questions = [pair.question for pair in pairs]
     references = [pair.reference for pair in pairs]
@@ -406,7 +405,7 @@ def tokenise_pairs(
     )
 
 
-def tokenise_labelled(model: RewardModel, items: Sequence[LabelledCompletion]) -> list[list[int]]:
+def tokenise_labelled(model: RewardModel, items: Sequence[LabelledCompletion]) -> list[Row]:
     """Render and tokenise labelled completions."""
     return model.tokenise(
         [item.question for item in items],

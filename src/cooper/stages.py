@@ -36,7 +36,7 @@ def source_digest() -> str:
     root = Path(__file__).parent
     digest = hashlib.sha256()
     for name in _SOURCES:
-        files = [root / name] if name.endswith(".py") else sorted((root / name).glob("*.py"))
+        files = [root / name] if name.endswith(".py") else sorted((root / name).rglob("*.py"))
         for file in files:
             digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -220,6 +220,7 @@ class LabelledCompletion:
     label: bool
     source: str = ""
     id: str = ""
+    step_labels: tuple[bool, ...] = ()  # of the completion's steps, which blank lines part
 
 
 @dataclass(frozen=True)

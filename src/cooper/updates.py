@@ -46,10 +46,19 @@ class ModelUpdater:
         model: whose gradients are clipped.
         clip_norm: largest gradient norm; 0: no clipping.
         max_skips: skipped steps in a row that stop the run.
+        mend: what the user may do then.
     """
 
-    def __init__(self, name: str, model: nn.Module, clip_norm: float, max_skips: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        clip_norm: float,
+        max_skips: int,
+        mend: str | None = None,
+    ) -> None:
         self.name = name
+        self.mend = mend or f"lower {name}_optimizer.lr or look at the saved rollouts"
         self.clip_norm = clip_norm
         self.max_skips = max_skips
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -100,7 +109,7 @@ class ModelUpdater:
             raise NonFiniteError(
                 f"{self.name}: loss {total} and gradient norm {norm} were not finite "
                 f"{self.skipped_in_a_row} steps in a row (trainer.max_skips={self.max_skips}); "
-                f"lower {self.name}_optimizer.lr or look at the saved rollouts"
+                f"{self.mend}"
             )
         return UpdateResult(total, norm, lr, applied)
 

@@ -15,7 +15,7 @@ from cooper.checks import at_least, at_most
 from cooper.data.prompts import PromptBuilder
 from cooper.fitting import SupervisedModule, fit
 from cooper.functional import pad_sequences
-from cooper.models.reward_model import RewardTemplate
+from cooper.models.reward_template import RewardTemplate
 from cooper.models.tiny import TinyModel, train_tokenizer
 from cooper.optim import OptimizerSettings
 from cooper.rng import seed_of

@@ -8,6 +8,7 @@ import functools
 import re
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from cooper.models import (
     load_reward_model,
     load_tokenizer,
 )
+from cooper.models.reward_model import NoRecord
 from cooper.models.sources import FirstStage, Pretrained, WarmStarted
 from cooper.module import CooperModule
 from cooper.negatives import NegativeGenerator
@@ -132,6 +134,7 @@ class RunBuilder:
         self.trainer = trainer_settings(cfg)
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
         self.stage_seconds: dict[str, float] = {}
+        self.notes: list[str] = []  # what the user is told before the run begins
 
     def build(self) -> Run:
         """Data first, then verifiers, then models: what is cheap to get wrong fails first.
@@ -199,12 +202,11 @@ class RunBuilder:
             if reward.trains_model:
                 replayed = reward_training.split(read_labelled(labels / LABELLED).items, cfg.seed)
                 reward_data = RewardData(reward_objective, *replayed)
-        notes = []
         train, dropped = (
             prompts.fitting(train, "data.train") if cfg.prompt.max_tokens else (train, 0)
         )
         if dropped:
-            notes.append(
+            self.notes.append(
                 f"data.train: {dropped} problems dropped, their prompts are longer than "
                 f"prompt.max_tokens={cfg.prompt.max_tokens}"
             )
@@ -248,7 +250,7 @@ class RunBuilder:
             callbacks=callbacks,
             loggers=loggers,
             stage_seconds=self.stage_seconds,
-            notes=notes,
+            notes=self.notes,
         )
 
     # ------------------------------------------------------------------ data
@@ -448,20 +450,42 @@ class RunBuilder:
         return Pretrained(str(self.stage("reward_model", settings, run)))
 
     def reward_model(self, source: Pretrained) -> RewardModel:
-        """Load the reward model with its own tokenizer."""
-        model = load_reward_model(
-            source.path,
-            revision=source.revision,
-            attn_implementation=source.attn_implementation,
-            trust_remote_code=source.trust_remote_code,
-        )
-        tokenizer = load_tokenizer(
-            source.path,
-            revision=source.revision,
-            trust_remote_code=source.trust_remote_code,
-            key="reward_model.path",
-        )
-        return RewardModel(model, tokenizer)
+        """Load the reward model with its own tokenizer, template and head."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoRecord)  # a note says it instead
+            model = RewardModel.from_pretrained(
+                source.path,
+                revision=source.revision,
+                attn_implementation=source.attn_implementation,
+                trust_remote_code=source.trust_remote_code,
+                key="reward_model.path",
+            )
+        if not model.recorded:
+            self.notes.append(
+                f"reward_model.path={source.path}: says nothing of its template and head; reads it "
+                "with the published template and the scalar head"
+            )
+        return model
+
+    def reward_labels(self) -> tuple[Pretrained, Path, Verifier]:
+        """Stages (a) and (b) alone, for the reward model's training by itself.
+
+        Returns:
+            the warm-started policy, the folder of the labels, the judge that gave them.
+        """
+        cfg = self.cfg
+        train = self.problems(cfg.data.train, "data.train")
+        self.verifier = instantiate(cfg.verifier, "verifier", Verifier)
+        self.sampler = instantiate(cfg.sampler, "sampler", Sampler)
+        self.sampling = SamplingParams(**plain(cfg.sampling))
+        warm_start = instantiate(cfg.warm_start, "warm_start", WarmStart, problems=train)
+        annotation = instantiate(cfg.annotation, "annotation", HybridAnnotation, problems=train)
+        for part in (self.verifier, self.sampler, annotation.judge):
+            self.closing.callback(part.close)
+        source = self.run_warm_start(warm_start)
+        policy = self.policy(source)
+        labels = self.run_annotation(annotation, source, policy, self.prompts(policy))
+        return source, labels, annotation.judge
 
 
 def content_of(node: Any) -> Any:

@@ -134,6 +134,59 @@ class TrainConfig:
     logger: Any = None
 
 
+@dataclass
+class Hardware:
+    """What a supervised training runs on."""
+
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    threads: int = 0
+
+
+@dataclass
+class Backbone:
+    """The model that becomes the reward model."""
+
+    path: str | None = None
+    revision: str | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+
+
+@dataclass
+class Labelled:
+    """Labelled completions."""
+
+    train: str | None = None
+    split: str | None = None
+    heldout: str | None = None
+    heldout_split: str | None = None
+    max_characters: int = 0
+    skip_bad: bool = False
+
+
+@dataclass
+class TrainRewardConfig:
+    """One run of cooper-train-reward."""
+
+    name: str = "reward_model"
+    seed: int = 0
+    quiet: bool = False
+    paths: Paths = field(default_factory=Paths)
+    data: Labelled = field(default_factory=Labelled)
+    embedded: list[str] = field(default_factory=list)
+    backbone: Backbone = field(default_factory=Backbone)
+    reward_head: Any = MISSING
+    reward_template: Any = MISSING
+    adapter: Any = MISSING
+    reward_training: Any = MISSING
+    verifier: Any = MISSING
+    trainer: Hardware = field(default_factory=Hardware)
+    logger: Any = None
+
+
 def register() -> None:
-    """Make the schema known to Hydra."""
+    """Make the schemas known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    ConfigStore.instance().store(name="train_reward_schema", node=TrainRewardConfig)

@@ -13,7 +13,7 @@ import inspect
 import tempfile
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -344,26 +344,12 @@ def cross_check(cfg: DictConfig) -> None:
             f"{cfg.group_size} times data.problems_per_step={cfg.data.problems_per_step} "
             "completions, and no mini-batch may be empty; lower it",
         ),
-        (
-            Path(cfg.name).name == cfg.name and cfg.name != "..",
-            f"name={cfg.name}: names a folder under paths.root; give a name without /",
-        ),
         (cfg.trainer.max_steps >= 1, f"trainer.max_steps={cfg.trainer.max_steps}: give 1 or more"),
         (cfg.trainer.max_skips >= 1, f"trainer.max_skips={cfg.trainer.max_skips}: give 1 or more"),
-        (cfg.trainer.devices == 1, f"trainer.devices={cfg.trainer.devices}: one device for now"),
         (
             cfg.sampling.temperature > 0,
             f"sampling.temperature={cfg.sampling.temperature}: greedy rollouts of one problem are "
             "all alike and teach nothing; give a value above 0",
-        ),
-        (
-            cfg.trainer.precision in ("32-true", "32", "bf16-mixed"),
-            f"trainer.precision={cfg.trainer.precision}: trained weights stay float32, since pure "
-            "16-bit weights do not move at RL's learning rates; use 32-true or bf16-mixed",
-        ),
-        (
-            0 <= cfg.trainer.threads <= 1024,
-            f"trainer.threads={cfg.trainer.threads}: 0 (torch's choice) or up to 1024",
         ),
         (
             cfg.evaluation.batch_size >= 1,
@@ -401,9 +387,43 @@ def cross_check(cfg: DictConfig) -> None:
         (cfg.evaluation.samples >= 1, f"evaluation.samples={cfg.evaluation.samples}: 1 or more"),
         (cfg.evaluation.every >= 1, f"evaluation.every={cfg.evaluation.every}: give 1 or more"),
     ]
-    for key in ("name", "ckpt_path", "paths.root", "paths.run_dir", "paths.cache_dir"):
-        holds = OmegaConf.select(cfg, key) != ""
-        rules.append((holds, f"{key}='': is empty; give a value, or leave it out"))
+    require([*rules, *shared_rules(cfg)])
+
+
+def shared_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
+    """What holds for every program that trains: (whether it does, what to say if not)."""
+    texts = ("name", "ckpt_path", "paths.root", "paths.run_dir", "paths.cache_dir")
+    return [
+        (
+            Path(cfg.name).name == cfg.name and cfg.name != "..",
+            f"name={cfg.name}: names a folder under paths.root; give a name without /",
+        ),
+        (cfg.trainer.devices == 1, f"trainer.devices={cfg.trainer.devices}: one device for now"),
+        (
+            cfg.trainer.precision in ("32-true", "32", "bf16-mixed"),
+            f"trainer.precision={cfg.trainer.precision}: trained weights stay float32, since pure "
+            "16-bit weights do not move at RL's learning rates; use 32-true or bf16-mixed",
+        ),
+        (
+            0 <= cfg.trainer.threads <= 1024,
+            f"trainer.threads={cfg.trainer.threads}: 0 (torch's choice) or up to 1024",
+        ),
+        *(
+            (
+                OmegaConf.select(cfg, key, default=None) != "",
+                f"{key}='': is empty; give a value, or leave it out",
+            )
+            for key in texts
+        ),
+    ]
+
+
+def require(rules: Iterable[tuple[bool, str]]) -> None:
+    """Check rules in their order.
+
+    Raises:
+        ConfigError: the first one that does not hold.
+    """
     for holds, message in rules:
         if not holds:
             raise ConfigError(message)

@@ -2,7 +2,8 @@
 
 from cooper.models.loading import load_causal_lm, load_reward_model, load_tokenizer
 from cooper.models.policy import Policy, TokenScores
-from cooper.models.reward_model import RewardModel, RewardTemplate
+from cooper.models.reward_model import RewardModel
+from cooper.models.reward_template import RewardTemplate
 
 __all__ = [
     "Policy",

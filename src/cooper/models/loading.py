@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -57,6 +59,19 @@ def _load(loader: Any, what: str, path: str, key: str, **kwargs: Any) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{key}={path}: cannot load the {what}: {first}") from error
+
+
+def load_config(
+    path: str, *, revision: str | None = None, trust_remote_code: bool = False, key: str = "path"
+) -> PretrainedConfig:
+    """Load a model's config alone.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    return _load(
+        AutoConfig, "config", path, key, revision=revision, trust_remote_code=trust_remote_code
+    )
 
 
 def load_tokenizer(

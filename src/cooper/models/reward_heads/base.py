@@ -1,0 +1,108 @@
+"""The contract of a reward head, and the row that it reads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+
+class Row(list[int]):
+    """Token ids of one rendered triple, with the places that heads read.
+
+    Args:
+        ids: the tokens.
+        completion: first token of the completion and the one behind its last; by default all.
+        ends: the last token of each step of the completion.
+        steps: which steps those are, counted from 0: one whose end was cut away is not among them.
+    """
+
+    def __init__(
+        self,
+        ids: Iterable[int],
+        completion: tuple[int, int] | None = None,
+        ends: Sequence[int] = (),
+        steps: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(ids)
+        self.completion = completion or (0, len(self))
+        self.ends = tuple(ends) or (len(self) - 1,)
+        self.steps = tuple(range(len(self.ends)) if steps is None else steps)
+
+
+class RewardHead(nn.Module, ABC):
+    """Turns a backbone's view of N rows into N logits, with gradient.
+
+    A head has no weights of its own: those it reads are the model's ``score`` layer or its
+    language-model head, so that a folder in Hugging Face form holds all of them.
+
+    Attributes:
+        name: in configurations and in the record of a saved model.
+        places: whether it has to know where completion and steps stand in a row.
+        causal_lm: whether it reads a causal language model and not a one-label classifier.
+        per_step: whether its labels are those of steps and not of rows.
+    """
+
+    name: ClassVar[str]
+    places: ClassVar[bool] = True
+    causal_lm: ClassVar[bool] = False
+    per_step: ClassVar[bool] = False
+
+    def record(self) -> dict[str, Any]:
+        """What decides a score besides the weights, as plain values; ``config.json`` holds it."""
+        return {"name": self.name}
+
+    @abstractmethod
+    def units(
+        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
+    ) -> Tensor:
+        """Logits of what carries a label: a row, or (``per_step``) a step.
+
+        Args:
+            model: the backbone with its head.
+            rows: N rows.
+            ids: [N, T] the rows, padded on the right.
+            mask: [N, T] 1 on real tokens.
+
+        Returns:
+            [N] or [sum of steps] float32.
+        """
+
+    def pool(self, units: Tensor, rows: Sequence[Row]) -> Tensor:
+        """From the units of N rows to their [N] logits."""
+        return units
+
+    def forward(
+        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
+    ) -> Tensor:
+        """[N] float32 logits, with gradient."""
+        return self.pool(self.units(model, rows, ids, mask), rows)
+
+
+def hidden_states(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """[N, T, H] last hidden states of the backbone under a classifier."""
+    backbone = getattr(model, model.base_model_prefix)
+    return backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+
+
+def score(model: PreTrainedModel, pooled: Tensor) -> Tensor:
+    """[M] float32: the classifier's own layer on [M, H] vectors."""
+    return cast(nn.Module, model.score)(pooled).squeeze(-1).float()
+
+
+def last_tokens(mask: Tensor) -> Tensor:
+    """[N] the last real token of each row.
+
+    By the mask: transformers looks for the padding id instead, which goes wrong where padding and
+    end-of-sequence share an id.
+    """
+    return mask.sum(1) - 1
+
+
+def numbers(values: Iterable[int], device: torch.device) -> Tensor:
+    """Whole numbers as an index."""
+    return torch.tensor(list(values), dtype=torch.long, device=device)

@@ -1,0 +1,106 @@
+"""An implicit process reward: how much likelier the completion is than under a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from cooper.checks import at_least
+from cooper.functional import selective_log_softmax
+from cooper.models.reward_heads.base import RewardHead, Row, numbers
+
+
+class ImplicitHead(RewardHead):
+    r"""A causal LM's log-ratio to a frozen reference (PRIME, arXiv 2502.01456, equation 3).
+
+    The logit is :math:`\beta \sum_t \log \pi(o_t | \cdot) - \log \pi_{ref}(o_t | \cdot)` over the
+    completion's tokens and what the template has behind them, which stands for the end of the
+    sequence. Trained by cross entropy on outcome labels, it gives each token a score of its own.
+
+    Args:
+        beta: scale of the log-ratio.
+        reference: folder or hub id of the frozen model; None: the backbone as it was before its
+            training. A saved model holds the name, not the weights.
+        reference_revision: of the reference on the hub.
+    """
+
+    name = "implicit"
+    causal_lm = True
+
+    def __init__(
+        self,
+        beta: float = 0.05,
+        reference: str | None = None,
+        reference_revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.beta = beta
+        self.reference = reference
+        self.reference_revision = reference_revision
+        at_least("reward_head", self, beta=1e-6)
+        self.frozen: PreTrainedModel | None = None
+
+    def attach(self, reference: PreTrainedModel) -> None:
+        """Take the reference's weights; they are never trained."""
+        self.frozen = reference.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> ImplicitHead:
+        """The reference stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen is not None:
+            self.frozen.eval()
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """Name, beta, and which reference."""
+        return {
+            "name": self.name,
+            "beta": self.beta,
+            "reference": self.reference,
+            "reference_revision": self.reference_revision,
+        }
+
+    def token_scores(
+        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
+    ) -> list[Tensor]:
+        """N lists of scaled log-ratios, from each completion's first token to its row's end.
+
+        Raises:
+            RuntimeError: no reference was attached.
+        """
+        if self.frozen is None:
+            raise RuntimeError("the implicit head has no reference model: call attach() first")
+        # A row's first token is predicted by nothing.
+        starts = [max(row.completion[0], 1) for row in rows]
+        logprobs = _logprobs(model, rows, starts, ids, mask)
+        with torch.no_grad():
+            reference = _logprobs(self.frozen, rows, starts, ids, mask)
+        ratios = self.beta * (logprobs - reference)
+        lengths = [len(row) - start for row, start in zip(rows, starts, strict=True)]
+        return list(ratios.split(lengths))
+
+    def units(
+        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
+    ) -> Tensor:
+        """[N] logits: sums of the token scores."""
+        return torch.stack([s.sum() for s in self.token_scores(model, rows, ids, mask)])
+
+
+def _logprobs(
+    model: PreTrainedModel, rows: Sequence[Row], starts: Sequence[int], ids: Tensor, mask: Tensor
+) -> Tensor:
+    """[sum of tokens] log-probabilities of each row's tokens from its start on."""
+    # Token t is predicted at t - 1; logits before the first start are never read.
+    first = min(starts) - 1
+    positions = torch.arange(first, ids.shape[1] - 1, device=ids.device)
+    logits = model(
+        input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions
+    ).logits
+    owners = [i for i, row in enumerate(rows) for _ in range(starts[i], len(row))]
+    tokens = [t for start, row in zip(starts, rows, strict=True) for t in range(start, len(row))]
+    owner, token = numbers(owners, ids.device), numbers(tokens, ids.device)
+    return selective_log_softmax(logits[owner, token - 1 - first], ids[owner, token])
