@@ -11,7 +11,7 @@ from typing import Any
 
 from cooper.types import Status, Verdict
 from cooper.verifiers.base import Verifier, check_lengths
-from cooper.verifiers.pool import Reply, WorkerPool, _mapped
+from cooper.verifiers.pool import Reply, WorkerPool, mapped
 
 __all__ = ["FunctionVerifier"]
 
@@ -77,7 +77,7 @@ class FunctionVerifier(Verifier):
         def finish(replies: list[Reply]) -> list[Verdict]:
             return [_verdict(reply) for reply in replies]
 
-        return _mapped(self._pool.submit(items), finish)
+        return mapped(self._pool.submit(items), finish)
 
     def close(self) -> None:
         """End the worker processes. May be called twice."""

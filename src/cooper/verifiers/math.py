@@ -28,7 +28,7 @@ from cooper.verifiers.extraction import (
     stated,
 )
 from cooper.verifiers.forms import ALL, RULES, Form
-from cooper.verifiers.pool import Reply, WorkerPool, _mapped
+from cooper.verifiers.pool import Reply, WorkerPool, mapped
 from cooper.verifiers.rules import compare_quickly
 from cooper.verifiers.structure import Finding, count_values
 
@@ -158,7 +158,7 @@ class MathVerifier(Verifier):
                 if finding is not None
             ]
 
-        return _mapped(self._pool.submit([item for _, item in pending]), finish)
+        return mapped(self._pool.submit([item for _, item in pending]), finish)
 
     def _quick(self, text: str, reference: Form) -> Finding | None:
         try:

@@ -274,7 +274,7 @@ class WorkerPool:
                 )
                 self._threads.append(thread)
                 thread.start()
-        return _mapped(batch.future, lambda replies: [replies[i] for i in order])
+        return mapped(batch.future, lambda replies: [replies[i] for i in order])
 
     def close(self) -> None:
         """End all workers. Items not yet run fail with the reason "closed". May be called twice."""
@@ -373,7 +373,7 @@ class WorkerPool:
             worker.kill()
 
 
-def _mapped(source: Future[Any], change: Callable[[Any], Any]) -> Future[Any]:
+def mapped(source: Future[Any], change: Callable[[Any], Any]) -> Future[Any]:
     """Return a future of ``change(result)``, without a thread that waits for it."""
     target: Future[Any] = Future()
     target.set_running_or_notify_cancel()
