@@ -327,8 +327,7 @@ class JudgeVerifier(Verifier):
         unclear = _ANY_VALUE.search(reference) or any(map(_states_verdict, shown.values()))
         marker = f"VERDICT-{code}" if unclear else "VERDICT"
         prompt = PROMPT.format(code=code, data=data, criteria=self.criteria, marker=marker)
-        # The sha256 of all that decides the verdict. The prompt alone will not do: two long
-        # completions may be cut to the same text.
+        # All that decides the verdict, the texts whole: the prompt may show them cut.
         settings = (self.chat.identity, PROMPT, AGAIN, self.criteria, self.max_chars, self.tries)
         sampling = (self.params.max_new_tokens, self.params.temperature)
         key = _digest(settings, sampling, question, reference, completion)
