@@ -117,9 +117,7 @@ def test_batch_and_padding_change_nothing(make: Make, name: str, batch_tokens: i
     backwards = model.score(QUESTIONS[::-1], REFERENCES[::-1], COMPLETIONS[::-1])
     torch.testing.assert_close(backwards.flip(0), alone, rtol=0, atol=1e-5)
     assert not together.requires_grad
-    assert torch.equal(
-        model.probabilities(QUESTIONS, REFERENCES, COMPLETIONS), together.sigmoid()
-    )
+    assert torch.equal(model.probabilities(QUESTIONS, REFERENCES, COMPLETIONS), together.sigmoid())
 
 
 def singles() -> list[tuple[list[str], list[str], list[str]]]:

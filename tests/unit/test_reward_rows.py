@@ -53,8 +53,10 @@ def test_tokens_cut_from_the_middle_of_each_field(reward_model: RewardModel) -> 
     question, rest = text.removeprefix("Q ").split(" R ")
     reference, completion = rest.removesuffix(" E").split(" C ")
     assert reference == "7"
-    tokens = {name: model.tokenizer(part)["input_ids"] for name, part in
-              (("q", question), ("c", completion))}
+    tokens = {
+        name: model.tokenizer(part)["input_ids"]
+        for name, part in (("q", question), ("c", completion))
+    }
     assert len(tokens["q"]) <= 24 // 4 + 1
     assert len(tokens["c"]) >= 24 // 2
     for part in (question, completion):
