@@ -84,21 +84,31 @@ def labelled_row(where: str, row: dict[str, Any], default_source: str = "") -> L
     Raises:
         DataError: a column is missing or holds what it must not.
     """
+    label = label_of(where, row)
+    return LabelledCompletion(
+        question=text_of(where, row, _QUESTION),
+        reference=text_of(where, row, _REFERENCE),
+        # A completion may be empty: a policy may end at once, and that is wrong, not broken.
+        completion=text_of(where, row, _COMPLETION, may_be_empty=True),
+        label=label,
+        source=str(row.get("source") or default_source),
+        id=str(row.get("id") or ""),
+    )
+
+
+def label_of(where: str, row: dict[str, Any]) -> bool:
+    """The label of a row.
+
+    Raises:
+        DataError: there is none, or it is neither 1 (right) nor 0 (wrong).
+    """
     if "label" not in row:
         raise DataError(f"{where}: no column 'label' (found: {', '.join(map(str, row))})")
     label = row["label"]
     known = isinstance(label, (bool, int, str)) or (isinstance(label, float) and label in (0, 1))
     if not known or label not in _LABELS:
         raise DataError(f"{where}: column 'label' is {label!r}; 1 (right) or 0 (wrong) is needed")
-    return LabelledCompletion(
-        question=text_of(where, row, _QUESTION),
-        reference=text_of(where, row, _REFERENCE),
-        # A completion may be empty: a policy may end at once, and that is wrong, not broken.
-        completion=text_of(where, row, _COMPLETION, may_be_empty=True),
-        label=_LABELS[label],
-        source=str(row.get("source") or default_source),
-        id=str(row.get("id") or ""),
-    )
+    return _LABELS[label]
 
 
 def to_row(item: LabelledCompletion) -> dict[str, Any]:

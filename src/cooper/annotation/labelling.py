@@ -1,0 +1,196 @@
+"""Rule's and judge's verdicts on completions: each asked for once, whatever ends the process."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any
+
+from cooper.annotation.agreement import Agreement
+from cooper.annotation.items import Item
+from cooper.annotation.journal import Journal
+from cooper.progress import progress
+from cooper.types import Status, Verdict
+from cooper.verifiers.base import Verifier
+from cooper.verifiers.hybrid import combine
+
+RULE, JUDGE = "rule", "judge"
+# Why a row is dropped, by who decided.
+DISAGREE = "rule and judge disagree"
+NO_JUDGE = "the judge gave no verdict"
+NO_RULE = "the rule gave no verdict"
+NEITHER = "neither gave a verdict"
+_IN_FLIGHT = 4  # batches of each verifier: the slow items of one overlap with the next
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was said of an item, and what follows from it."""
+
+    item: Item
+    rule: Verdict
+    judge: Verdict | None  # None: there is no judge
+    verdict: Verdict
+
+    @property
+    def label(self) -> bool | None:
+        """The label; None: dropped."""
+        return self.verdict.correct if self.verdict.decided else None
+
+    @property
+    def dropped(self) -> str:
+        """Why it has no label; empty where it has one."""
+        if self.verdict.decided:
+            return ""
+        if self.judge is None:
+            return NO_RULE
+        if self.rule.decided and self.judge.decided:
+            return DISAGREE
+        if self.rule.decided:
+            return NO_JUDGE
+        return NO_RULE if self.judge.decided else NEITHER
+
+
+class Labelling:
+    """Labels items by a rule and, where there is one, a judge.
+
+    Equal items (same question, reference, completion) are verified once. Verdicts are journalled
+    as they come, and those in the journal are not asked for again. Both verifiers work at the same
+    time.
+
+    Args:
+        items: to label.
+        rule: any verifier; :class:`~cooper.verifiers.MathVerifier` for mathematics.
+        judge: a second opinion; None: the rule labels alone.
+        policy: how the two become a label, as in :func:`cooper.verifiers.hybrid.combine`.
+        journal: takes the verdicts, and gives those of earlier processes.
+        batch_size: items verified and journalled at once.
+        retry_failed: ask the judge again about items on which it gave no verdict.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        *,
+        rule: Verifier,
+        judge: Verifier | None = None,
+        policy: str = "agree",
+        journal: Journal,
+        batch_size: int = 32,
+        retry_failed: bool = False,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: give 1 or more")
+        self.items = items
+        self.policy = policy
+        self.journal = journal
+        self.batch_size = batch_size
+        self.by: dict[str, Verifier] = {RULE: rule} if judge is None else {
+            JUDGE: judge, RULE: rule
+        }  # fmt: skip  # the judge first: its requests are on their way while the rule computes
+        self.asked = Counter[str]()  # of each verifier, by this process
+        self._found: dict[str, dict[str, Verdict]] = {name: {} for name in (RULE, JUDGE)}
+        for entry in journal.entries:
+            if entry.get("by") in self._found:
+                self._found[entry["by"]][entry["key"]] = verdict_of(entry)
+        if retry_failed:
+            judged = self._found[JUDGE]
+            self._found[JUDGE] = {k: v for k, v in judged.items() if v.decided}
+        self._rows = Counter(item.key for item in items)
+        self._first = {item.key: item for item in reversed(items)}
+
+    @property
+    def done(self) -> int:
+        """Rows on which all was said."""
+        return sum(rows for key, rows in self._rows.items() if self._settled(key))
+
+    def run(self) -> None:
+        """Ask for all verdicts that are not there.
+
+        Raises:
+            OSError: the journal cannot be written.
+            RuntimeError: a verifier cannot work at all.
+        """
+        waiting = {name: deque(self._batches(name)) for name in self.by}
+        running: dict[Future[list[Verdict]], tuple[str, list[str]]] = {}
+        agreement, dropped = self._so_far()
+        title = "labelling (rule + judge)" if JUDGE in self.by else "labelling (rule)"
+        with progress(title, len(self.items), "row", done=self.done) as bar:
+            while True:
+                for name, batches in waiting.items():
+                    while batches and sum(by == name for by, _ in running.values()) < _IN_FLIGHT:
+                        keys = batches.popleft()
+                        running[self._submit(name, keys)] = (name, keys)
+                if not running:
+                    return
+                new: list[str] = []
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name, keys = running.pop(future)
+                    self._take(name, keys, future.result())
+                    new += [key for key in keys if self._settled(key)]
+                for key in new:
+                    dropped += self._count(key, agreement)
+                share = agreement.share
+                told = "" if share is None else f"agreement {share:.1%}, "
+                bar.advance(sum(self._rows[key] for key in new), note=f"{told}{dropped} dropped")
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Give all outcomes in the order of the items.
+
+        Raises:
+            KeyError: a verdict is missing: :meth:`run` was not finished.
+        """
+        for item in self.items:
+            yield self._outcome(item)
+
+    def _batches(self, name: str) -> Iterator[list[str]]:
+        missing = [key for key in self._rows if key not in self._found[name]]
+        for start in range(0, len(missing), self.batch_size):
+            yield missing[start : start + self.batch_size]
+
+    def _submit(self, name: str, keys: Sequence[str]) -> Future[list[Verdict]]:
+        self.asked[name] += len(keys)
+        items = [self._first[key] for key in keys]
+        return self.by[name].submit(
+            [item.completion for item in items],
+            [item.reference for item in items],
+            [item.question for item in items],
+        )
+
+    def _take(self, name: str, keys: Sequence[str], verdicts: Sequence[Verdict]) -> None:
+        said = list(zip(keys, verdicts, strict=True))
+        self.journal.append({"by": name, "key": key, **plain_verdict(v)} for key, v in said)
+        self._found[name].update(said)
+
+    def _settled(self, key: str) -> bool:
+        return all(key in self._found[name] for name in self.by)
+
+    def _outcome(self, item: Item) -> Outcome:
+        rule = self._found[RULE][item.key]
+        judge = self._found[JUDGE][item.key] if JUDGE in self.by else None
+        verdict = rule if judge is None else combine(rule, judge, self.policy)
+        return Outcome(item, rule, judge, verdict)
+
+    def _so_far(self) -> tuple[Agreement, int]:
+        agreement = Agreement()
+        settled = [key for key in self._rows if self._settled(key)]
+        return agreement, sum(self._count(key, agreement) for key in settled)
+
+    def _count(self, key: str, agreement: Agreement) -> int:
+        """Count a settled item's rows; gives the number of them that are dropped."""
+        outcome = self._outcome(self._first[key])
+        if outcome.judge is not None:
+            agreement.add(outcome.rule, outcome.judge, self._rows[key])
+        return self._rows[key] if outcome.dropped else 0
+
+
+def plain_verdict(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as plain values: who said what and why."""
+    return {"status": verdict.status.value, "reason": verdict.reason, "answer": verdict.answer}
+
+
+def verdict_of(values: Mapping[str, Any]) -> Verdict:
+    """The verdict of :func:`plain_verdict`'s values."""
+    return Verdict(Status(values["status"]), values["reason"], values["answer"])
