@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +98,7 @@ class Labelling:
         if retry_failed:
             judged = self._found[JUDGE]
             self._found[JUDGE] = {k: v for k, v in judged.items() if v.decided}
+        self._warned = False
         self._rows = Counter(item.key for item in items)
         self._first = {item.key: item for item in reversed(items)}
 
@@ -163,6 +164,17 @@ class Labelling:
         said = list(zip(keys, verdicts, strict=True))
         self.journal.append({"by": name, "key": key, **plain_verdict(v)} for key, v in said)
         self._found[name].update(said)
+        if name == JUDGE and not self._warned and not any(v.decided for v in self._judged):
+            self._warned = True
+            print(
+                f"the judge has given no verdict yet ({verdicts[0].reason}); Ctrl-C, mend it, and "
+                "start again with retry_failed=true",
+                flush=True,
+            )
+
+    @property
+    def _judged(self) -> Iterable[Verdict]:
+        return self._found[JUDGE].values()
 
     def _settled(self, key: str) -> bool:
         return all(key in self._found[name] for name in self.by)

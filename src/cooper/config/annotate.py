@@ -71,7 +71,7 @@ def annotate(cfg: DictConfig) -> int:
                     items,
                     rule=parts.rule,
                     judge=parts.judge,
-                    policy=cfg.policy,
+                    policy=cfg.combine,
                     journal=journal,
                     retry_failed=cfg.retry_failed,
                 )
@@ -121,8 +121,8 @@ def checked(cfg: DictConfig) -> DictConfig:
     if cfg.completions is None:
         cfg.generator = None
     check_parts(cfg)
-    if cfg.policy not in POLICIES:
-        raise ConfigError(f"policy={cfg.policy}: must be one of {', '.join(POLICIES)}")
+    if cfg.combine not in POLICIES:
+        raise ConfigError(f"combine={cfg.combine}: must be one of {', '.join(POLICIES)}")
     if not cfg.output:
         raise ConfigError("output='': is empty; give a folder")
     if cfg.completions is not None and cfg.data.completion_column is not None:
@@ -175,7 +175,7 @@ def finish(
         failures=failures,
         skipped=bad.count,
         first_skipped=bad.first,
-        policy=None if cfg.judge is None else cfg.policy,
+        combine=None if cfg.judge is None else cfg.combine,
         asked=dict(labelling.asked),
         seconds=round(seconds, 1),
         cpu_seconds=round(cpu_seconds(), 1),

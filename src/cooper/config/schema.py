@@ -152,7 +152,7 @@ class AnnotateConfig:
     """One run of cooper-annotate."""
 
     output: str = MISSING
-    policy: str = "agree"
+    combine: str = "agree"
     retry_failed: bool = False
     quiet: bool = False
     data: AnnotationData = field(default_factory=AnnotationData)
