@@ -436,7 +436,7 @@ def test_summary_by_hand(tmp_path):
     assert summary["agreement"]["raw"] == 0.8
     # 4/5 agree; expected (4*3 + 1*2)/25 = 14/25; (20 - 14) / (25 - 14)
     assert summary["agreement"]["kappa"] == pytest.approx(6 / 11)
-    assert summary["judge_undecided"] == {"scripted U": 2}
+    assert summary["judge_undecided"] == {"scripted U": {"rows": 2, "first": "scripted U"}}
     assert summary["rule"] == {"correct": 4, "incorrect": 2, "undecided": 2}
     # Labelled and known: rows 1, 2, 4, 8; row 2 is against its label.
     assert summary["input_labels"]["rows"] == 5

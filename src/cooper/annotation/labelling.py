@@ -1,10 +1,10 @@
-"""Rule's and judge's verdicts on completions: each asked for once, whatever ends the process."""
+"""Rule's and judge's verdicts on completions: each is asked for once, whatever ends the process."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from cooper.annotation.journal import Journal
 from cooper.progress import progress
 from cooper.types import Status, Verdict
 from cooper.verifiers.base import Verifier
-from cooper.verifiers.hybrid import combine
+from cooper.verifiers.hybrid import Policy, combine
 
 RULE, JUDGE = "rule", "judge"
 # Why a row is dropped, by who decided.
@@ -22,7 +22,9 @@ DISAGREE = "rule and judge disagree"
 NO_JUDGE = "the judge gave no verdict"
 NO_RULE = "the rule gave no verdict"
 NEITHER = "neither gave a verdict"
-_IN_FLIGHT = 4  # batches of each verifier: the slow items of one overlap with the next
+# Batches of each verifier: the slow items of one overlap with the next ones, and an endpoint always
+# has enough to do. How many requests are under way at once is the judge's own matter.
+_IN_FLIGHT = 32
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,12 @@ class Labelling:
         items: to label.
         rule: any verifier; :class:`~cooper.verifiers.MathVerifier` for mathematics.
         judge: a second opinion; None: the rule labels alone.
-        policy: how the two become a label, as in :func:`cooper.verifiers.hybrid.combine`.
+        policy: how the two become a label, as in :func:`cooper.verifiers.hybrid.combine`; with
+            "agree", an item on which the judge gave no verdict gets no label. The judge is asked
+            about all items whatever it is, so that the two can be compared.
         journal: takes the verdicts, and gives those of earlier processes.
-        batch_size: items verified and journalled at once.
+        batch_size: items verified and journalled at once; not above the judge's own concurrency,
+            so that batches end one after the other.
         retry_failed: ask the judge again about items on which it gave no verdict.
     """
 
@@ -76,9 +81,9 @@ class Labelling:
         *,
         rule: Verifier,
         judge: Verifier | None = None,
-        policy: str = "agree",
+        policy: Policy = "agree",
         journal: Journal,
-        batch_size: int = 32,
+        batch_size: int = 16,
         retry_failed: bool = False,
     ) -> None:
         if batch_size < 1:
@@ -114,6 +119,15 @@ class Labelling:
             OSError: the journal cannot be written.
             RuntimeError: a verifier cannot work at all.
         """
+        # A judge's own submit() would do one batch after the other.
+        self._threads = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="judge")
+        try:
+            self._run()
+        finally:
+            # Not waiting: after Ctrl-C, what is under way ends when the judge is closed.
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _run(self) -> None:
         waiting = {name: deque(self._batches(name)) for name in self.by}
         running: dict[Future[list[Verdict]], tuple[str, list[str]]] = {}
         agreement, dropped = self._so_far()
@@ -154,10 +168,16 @@ class Labelling:
     def _submit(self, name: str, keys: Sequence[str]) -> Future[list[Verdict]]:
         self.asked[name] += len(keys)
         items = [self._first[key] for key in keys]
-        return self.by[name].submit(
+        texts = (
             [item.completion for item in items],
             [item.reference for item in items],
             [item.question for item in items],
+        )
+        verifier = self.by[name]
+        return (
+            self._threads.submit(verifier.verify, *texts)
+            if name == JUDGE
+            else verifier.submit(*texts)
         )
 
     def _take(self, name: str, keys: Sequence[str], verdicts: Sequence[Verdict]) -> None:
@@ -182,8 +202,16 @@ class Labelling:
     def _outcome(self, item: Item) -> Outcome:
         rule = self._found[RULE][item.key]
         judge = self._found[JUDGE][item.key] if JUDGE in self.by else None
-        verdict = rule if judge is None else combine(rule, judge, self.policy)
-        return Outcome(item, rule, judge, verdict)
+        return Outcome(item, rule, judge, self._combined(rule, judge))
+
+    def _combined(self, rule: Verdict, judge: Verdict | None) -> Verdict:
+        if judge is None:
+            return rule
+        if self.policy == "agree" and not judge.decided:
+            # Stricter than the verifier's table: an endpoint that was down for an hour would leave
+            # an hour of labels by the rule alone, with all the right answers that it misses.
+            return judge
+        return combine(rule, judge, self.policy)
 
     def _so_far(self) -> tuple[Agreement, int]:
         agreement = Agreement()

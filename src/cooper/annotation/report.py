@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -64,13 +64,18 @@ def summarise(
     }
 
 
-def _statuses(found: Any) -> dict[str, int]:
+def _statuses(found: Iterable[str]) -> dict[str, int]:
     counts = Counter(found)
     return {status.value: counts[status.value] for status in STATUSES}
 
 
-def _reasons(found: Any) -> dict[str, int]:
-    return dict(Counter(reason or "no reason given" for reason in found).most_common(20))
+def _reasons(found: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Kinds of reasons (what stands before a colon), with the number of rows and an example."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for reason in found:
+        kind = kinds.setdefault(reason.split(": ")[0], {"rows": 0, "first": reason})
+        kind["rows"] += 1
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]["rows"]))
 
 
 def undecided_references(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -141,8 +146,13 @@ def render(summary: dict[str, Any], console: Console | None = None) -> None:
     console.print(table)
     if agreement := summary["agreement"]:
         console.print(_matrix(agreement))
-    for reason, count in list(summary["judge_undecided"].items())[:_NAMED]:
-        console.print(f"judge undecided, {count} rows: {reason}", markup=False, soft_wrap=True)
+    for kind in list(summary["judge_undecided"].values())[:_NAMED]:
+        console.print(
+            f"no verdict of the judge: {kind['rows']} rows, the first: {kind['first']}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     references = summary["undecided_references"]
     for one in references[:_NAMED]:
         console.print(

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -25,11 +25,17 @@ from cooper.errors import ConfigError, Terminated
 from cooper.files import write_atomically
 from cooper.progress import set_quiet
 from cooper.verifiers.base import Verifier
-from cooper.verifiers.hybrid import POLICIES
+from cooper.verifiers.hybrid import Policy
 
 # Settings that say how verdicts and completions are got, not which: they may be changed when an
 # annotation goes on. The number of completions is one of them: each has a seed of its own.
-_HOW = frozenset({"workers", "wall_seconds", "batch_size", "n"})
+# So is an endpoint's address, which moves when a server starts anew: its model's name stays.
+_HOW = frozenset(
+    {
+        "workers", "wall_seconds", "batch_size", "n", "cache", "base_url", "api_key_env",
+        "timeout", "retries", "backoff", "concurrency", "device",
+    }
+)  # fmt: skip
 
 
 def annotate(cfg: DictConfig) -> int:
@@ -73,6 +79,7 @@ def annotate(cfg: DictConfig) -> int:
                     judge=parts.judge,
                     policy=cfg.combine,
                     journal=journal,
+                    batch_size=cfg.batch_size,
                     retry_failed=cfg.retry_failed,
                 )
                 labelling.run()
@@ -102,13 +109,13 @@ class Parts:
         self.judge: Verifier | None = None
         self.generate: CompletionGenerator | None = None
         self.generator: ChatModel | None = None
-        if cfg.judge is not None:
-            self.judge = instantiate(cfg.judge, "judge", Verifier)
-            closing.callback(self.judge.close)
         if cfg.completions is not None:
             self.generate = instantiate(cfg.completions, "completions", CompletionGenerator)
             self.generator = instantiate(cfg.generator, "generator", ChatModel)
             closing.callback(self.generator.close)
+        if cfg.judge is not None:  # the last one, since its cache makes the folder
+            self.judge = instantiate(cfg.judge, "judge", Verifier)
+            closing.callback(self.judge.close)
 
 
 def checked(cfg: DictConfig) -> DictConfig:
@@ -121,8 +128,11 @@ def checked(cfg: DictConfig) -> DictConfig:
     if cfg.completions is None:
         cfg.generator = None
     check_parts(cfg)
-    if cfg.combine not in POLICIES:
-        raise ConfigError(f"combine={cfg.combine}: must be one of {', '.join(POLICIES)}")
+    policies = get_args(Policy)
+    if cfg.combine not in policies:
+        raise ConfigError(f"combine={cfg.combine}: must be one of {', '.join(policies)}")
+    if cfg.batch_size < 1:
+        raise ConfigError(f"batch_size={cfg.batch_size}: give 1 or more")
     if not cfg.output:
         raise ConfigError("output='': is empty; give a folder")
     if cfg.completions is not None and cfg.data.completion_column is not None:

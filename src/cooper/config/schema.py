@@ -153,6 +153,7 @@ class AnnotateConfig:
 
     output: str = MISSING
     combine: str = "agree"
+    batch_size: int = 16
     retry_failed: bool = False
     quiet: bool = False
     data: AnnotationData = field(default_factory=AnnotationData)
