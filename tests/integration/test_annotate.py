@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from stand_in_endpoint import StandIn
 
 from cooper.annotation import AnnotationFolder
 from cooper.cli.annotate import main
 from cooper.data.labelled import read_labelled
 from cooper.testing import write_policy
+from stand_in_endpoint import StandIn
 
 WAIT = 120  # seconds; a generous bound against hanging, nothing is timed
 KAPPA = "Cohen's kappa"
@@ -216,7 +216,15 @@ class Killer(StandIn):
 CONCURRENCY = 4
 
 
-def test_killed_and_started_again_it_loses_doubles_and_asks_nothing_twice(tmp_path):
+def said_in(path: Path) -> list[dict]:
+    """Rows without the judge's words, which the endpoint draws anew for each request."""
+    rows = lines_of(path)
+    for row in rows:
+        del row["judge"]["reason"]
+    return rows
+
+
+def test_killed_and_started_again_it_loses_doubles_and_asks_nothing_twice(cli, tmp_path):
     rows = rows_of(90)
     data = write(tmp_path / "set.jsonl", rows)
     rng = random.Random(int(os.environ.get("COOPER_KILL_SEED", "0")))
@@ -227,23 +235,23 @@ def test_killed_and_started_again_it_loses_doubles_and_asks_nothing_twice(tmp_pa
             code, out = server.run(tmp_path, *given, "output=killed", at=at)
             assert code == -signal.SIGKILL, out
             assert not (tmp_path / "killed" / "labelled.jsonl").exists()
-        code, out = server.run(tmp_path, *given, "output=killed")
-        assert code == 0, out
+        result = cli(*given, "output=killed")
+        assert result.code == 0, result.err
+        assert KAPPA in result.out
         twice = server.answered_twice()
         asked = server.counts()["requests"]
         # Once more, with all there: nothing is asked.
-        code, again = server.run(tmp_path, *given, "output=killed")
-        assert (code, server.counts()["requests"]) == (0, asked), again
+        assert cli(*given, "output=killed").code == 0
+        assert server.counts()["requests"] == asked
     with Killer(table=rows) as server:
         given = (f"data.path={data}", *server.settings("judge"))
-        code, out = server.run(tmp_path, *given, "output=whole")
-        assert code == 0, out
+        assert cli(*given, "output=whole").code == 0
     # What was on its way when a process died is all that may be asked again.
     assert len(twice) <= CONCURRENCY * len(kills)
     killed, whole = AnnotationFolder(tmp_path / "killed"), AnnotationFolder(tmp_path / "whole")
-    for name in ("labelled", "dropped", "disagreements", "parquet"):
-        assert getattr(killed, name).read_bytes() == getattr(whole, name).read_bytes(), name
-    labelled, dropped = lines_of(killed.labelled), lines_of(killed.dropped)
+    assert killed.parquet.read_bytes() == whole.parquet.read_bytes()
+    labelled, dropped = said_in(killed.labelled), said_in(killed.dropped)
+    assert (labelled, dropped) == (said_in(whole.labelled), said_in(whole.dropped))
     ids = [row["id"] for row in rows]
     assert sorted(row["id"] for row in labelled + dropped) == sorted(ids)
     assert [row["id"] for row in labelled] == [
@@ -254,13 +262,12 @@ def test_killed_and_started_again_it_loses_doubles_and_asks_nothing_twice(tmp_pa
     assert all(row["label"] == known[row["id"]] for row in labelled)
     assert {row["dropped"] for row in dropped} == {"rule and judge disagree"}
     summary = json.loads(killed.summary.read_text())
-    assert summary["distinct"] == 72 or summary["distinct"] < 90
+    assert summary["distinct"] < 90
     assert summary["agreement"]["both_decided"] == 90
     assert summary["agreement"]["raw"] == pytest.approx(1 - len(dropped) / 90)
-    assert KAPPA in out
 
 
-def test_killed_while_generating(tmp_path):
+def test_killed_while_generating(cli, tmp_path):
     problems = [{"question": f"What is {a} + 7?", "answer": a + 7} for a in range(20, 32)]
     data = write(tmp_path / "problems.jsonl", problems)
     with Killer(table=problems) as server:
@@ -270,8 +277,8 @@ def test_killed_while_generating(tmp_path):
         )  # fmt: skip
         code, out = server.run(tmp_path, *given, at=11)
         assert code == -signal.SIGKILL, out
-        code, out = server.run(tmp_path, *given)
-        assert code == 0, out
+        result = cli(*given)
+        assert result.code == 0, result.err
         assert len(server.answered_twice()) <= CONCURRENCY
     rows = lines_of(tmp_path / "o" / "labelled.jsonl")
     assert [row["id"] for row in rows] == [
@@ -283,7 +290,7 @@ def test_killed_while_generating(tmp_path):
     )
 
 
-def test_ctrl_c_keeps_what_was_said_and_tells_how_to_go_on(tmp_path):
+def test_ctrl_c_keeps_what_was_said_and_tells_how_to_go_on(cli, tmp_path):
     rows = rows_of(60)
     data = write(tmp_path / "set.jsonl", rows)
 
@@ -301,8 +308,8 @@ def test_ctrl_c_keeps_what_was_said_and_tells_how_to_go_on(tmp_path):
         assert code == 130, out
         assert "of 60 rows labelled; the same command goes on from there" in out
         assert "Traceback" not in out
-        code, out = server.run(tmp_path, *given)
-        assert code == 0, out
+        result = cli(*given)
+        assert result.code == 0, result.err
         assert len(server.answered_twice()) <= CONCURRENCY
     ids = [
         r["id"] for name in ("labelled", "dropped") for r in lines_of(tmp_path / f"o/{name}.jsonl")
@@ -335,7 +342,7 @@ def test_an_endpoint_that_is_down_ends_nothing_and_is_asked_again_when_told(cli,
         assert server.counts()["requests"] == 0
         result = cli("data.path=set.jsonl", "output=o", *settings, "retry_failed=true")
         assert result.code == 0, result.err
-        assert server.counts()["contents"] == summary["distinct"]
+        assert len({talk[0]["content"] for talk in server.prompts}) == summary["distinct"]
     summary = json.loads((tmp_path / "o" / "summary.json").read_text())
     assert summary["judge"]["undecided"] == 0
 

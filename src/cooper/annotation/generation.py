@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from cooper.annotation.items import Item, content_key, with_completion
 from cooper.annotation.journal import Journal
@@ -98,15 +99,11 @@ class CompletionGenerator:
         done = len(wanted) - len(missing)
         with progress("generating completions", len(wanted), "completion", done=done) as bar:
             failed = 0
-            for replies in self._replies(generator, [wanted[key] for key in missing]):
-                entries = [
-                    {"by": "generator", "key": missing[i], "completion": r.text, "why": r.failure}
-                    for i, r in replies
-                ]
-                journal.append(entries)
+            asked = [wanted[key] for key in missing]
+            for entries in self._entries(generator, missing, asked, journal):
                 found.update((entry["key"], entry) for entry in entries)
-                failed += sum(reply.text is None for _, reply in replies)
-                bar.advance(len(replies), note=f"{failed} failed" if failed else "")
+                failed += sum(entry["completion"] is None for entry in entries)
+                bar.advance(len(entries), note=f"{failed} failed" if failed else "")
         items: list[Item] = []
         failures: list[Failure] = []
         for problem in problems:
@@ -123,22 +120,36 @@ class CompletionGenerator:
     def _key(problem: Item, k: int) -> str:
         return content_key(problem.question, problem.reference, k)
 
-    def _replies(
-        self, generator: ChatModel, asked: Sequence[tuple[Item, int]]
-    ) -> Iterator[list[tuple[int, ChatReply]]]:
-        """Give replies as they come, as many at once as have come meanwhile."""
+    def _entries(
+        self,
+        generator: ChatModel,
+        keys: Sequence[str],
+        asked: Sequence[tuple[Item, int]],
+        journal: Journal,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Give the entries of the journal as they come, as many at once as have come meanwhile."""
         if not asked:
             return
         conversations = [self._conversation(problem) for problem, _ in asked]
         # 31 bits, which every server takes.
-        seeds = [int(content_key(self.seed, self._key(*one))[:8], 16) >> 1 for one in asked]
-        came: queue.SimpleQueue[tuple[int, ChatReply] | BaseException | None] = queue.SimpleQueue()
+        seeds = [int(content_key(self.seed, key)[:8], 16) >> 1 for key in keys]
+        came: queue.SimpleQueue[dict[str, Any] | BaseException | None] = queue.SimpleQueue()
+
+        def take(index: int, reply: ChatReply) -> None:
+            entry = {
+                "by": "generator",
+                "key": keys[index],
+                "completion": reply.text,
+                "why": reply.failure,
+            }
+            # Written before the next one is asked, so that a kill loses what is on its way alone;
+            # the disk is waited for in the other thread, for many at once.
+            journal.append([entry], durable=False)
+            came.put(entry)
 
         def ask() -> None:
             try:
-                generator.complete(
-                    conversations, self.params, seeds, lambda i, reply: came.put((i, reply))
-                )
+                generator.complete(conversations, self.params, seeds, take)
                 came.put(None)
             except BaseException as error:
                 came.put(error)
@@ -150,10 +161,10 @@ class CompletionGenerator:
             batch = [came.get()]
             while not came.empty():
                 batch.append(came.get())
-            replies = [one for one in batch if isinstance(one, tuple)]
-            left -= len(replies)
-            if replies:
-                yield replies
+            journal.sync()
+            entries = [one for one in batch if isinstance(one, dict)]
+            left -= len(entries)
+            yield entries
             for one in batch:
                 if isinstance(one, BaseException):
                     raise one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cooper.files import naming, sync
 
 
 class Journal:
-    """Append-only JSON lines, each batch of them synchronised with the disk.
+    """Append-only JSON lines, synchronised with the disk batch by batch.
 
     One process writes (see :func:`cooper.files.claim`). A line that a kill cut off is dropped when
     the journal is opened again.
@@ -31,15 +32,17 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
         data = path.read_bytes() if path.is_file() else b""
         whole = data[: data.rfind(b"\n") + 1]
         self.entries = [self._entry(*line) for line in enumerate(whole.splitlines(), start=1)]
         with naming(path):
             # In append mode by hand: a batch is one write, and no buffer survives an interruption.
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._file: int | None = file
             if len(whole) < len(data):
-                os.truncate(self._file, len(whole))
-            os.fsync(self._file)
+                os.truncate(file, len(whole))
+            os.fsync(file)
         sync(path.parent)
 
     def _entry(self, number: int, line: bytes) -> dict[str, Any]:
@@ -54,21 +57,45 @@ class Journal:
             )
         return entry
 
-    def append(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Write lines and wait until they are on the disk.
+    def append(self, entries: Iterable[Mapping[str, Any]], durable: bool = True) -> None:
+        """Write lines, in any thread.
+
+        Args:
+            entries: JSON objects.
+            durable: wait until they are on the disk. Without, they survive the end of the process
+                but not of the machine, until :meth:`sync`.
 
         Raises:
             OSError: the disk is full, or the like; the error names the file.
+            RuntimeError: the journal was closed.
         """
         # ASCII, so that halves of surrogate pairs, which JSON can bring, come back as they were.
         data = "".join(json.dumps(entry) + "\n" for entry in entries).encode("ascii")
         if not data:
             return
-        with naming(self.path):
+        with naming(self.path), self._lock:
             while data:
-                data = data[os.write(self._file, data) :]
-            os.fsync(self._file)
+                data = data[os.write(self._open(), data) :]
+        if durable:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        with naming(self.path), self._lock:
+            os.fsync(self._open())
 
     def close(self) -> None:
-        """Give the file back."""
-        os.close(self._file)
+        """Give the file back. What comes later, from a thread that goes on, is refused."""
+        with self._lock:
+            file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def _open(self) -> int:
+        if self._file is None:
+            raise RuntimeError(f"{self.path}: the journal was closed")
+        return self._file

@@ -89,7 +89,7 @@ class Labelling:
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: give 1 or more")
         self.items = items
-        self.policy = policy
+        self.policy: Policy = policy
         self.journal = journal
         self.batch_size = batch_size
         self.by: dict[str, Verifier] = {RULE: rule} if judge is None else {

@@ -426,7 +426,8 @@ def check_writable(key: str, path: Path) -> None:
     except OSError as error:
         more = ", or another paths.root for all runs" if key.startswith("paths.") else ""
         raise ConfigError(
-            f"{key}={path}: cannot be written ({there}: {error.strerror}); give another folder{more}"
+            f"{key}={path}: cannot be written ({there}: {error.strerror}); give another "
+            f"folder{more}"
         ) from error
 
 
