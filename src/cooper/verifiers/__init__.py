@@ -13,26 +13,36 @@ if TYPE_CHECKING:
     from cooper.verifiers.base import Verifier
     from cooper.verifiers.exact import ExactVerifier
     from cooper.verifiers.extraction import extract_answer
+    from cooper.verifiers.hybrid import HybridVerifier, combine
+    from cooper.verifiers.judge import JudgeVerifier, parse_verdict
     from cooper.verifiers.math import MathVerifier
     from cooper.verifiers.numeric import NumericVerifier
     from cooper.verifiers.pool import WorkerPool
 
 __all__ = [
     "ExactVerifier",
+    "HybridVerifier",
+    "JudgeVerifier",
     "MathVerifier",
     "NumericVerifier",
     "Verifier",
     "WorkerPool",
+    "combine",
     "extract_answer",
+    "parse_verdict",
 ]
 
 _HOME = {
     "ExactVerifier": "exact",
+    "HybridVerifier": "hybrid",
+    "JudgeVerifier": "judge",
     "MathVerifier": "math",
     "NumericVerifier": "numeric",
     "Verifier": "base",
     "WorkerPool": "pool",
+    "combine": "hybrid",
     "extract_answer": "extraction",
+    "parse_verdict": "judge",
 }
 
 

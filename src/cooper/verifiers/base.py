@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from cooper.types import Verdict
+
+_STARTING = threading.Lock()  # two threads that submit at once start one executor
 
 
 class Verifier(ABC):
@@ -49,8 +52,9 @@ class Verifier(ABC):
         questions: Sequence[str] | None = None,
     ) -> Future[list[Verdict]]:
         """Start :meth:`verify` and return at once, so that other work goes on meanwhile."""
-        if not hasattr(self, "_executor"):
-            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verifier")
+        with _STARTING:
+            if not hasattr(self, "_executor"):
+                self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verifier")
         return self._executor.submit(self.verify, completions, references, questions)
 
     def close(self) -> None:
