@@ -1,16 +1,17 @@
 """Kill cooper-annotate at random moments, start it again, and count what is lost or doubled.
 
-    python experiments/verifiers/annotate.py FOLDER_OF_DATA --out experiments/verifiers/annotation.json
+    python experiments/verifiers/annotate.py FOLDER_OF_DATA --out annotation.json
 
-The rule is Math-Verify (verifier math), the judge tests/stand_in_endpoint.py: it knows the labels of
-the rows, and answers, lies, fails and stalls at set rates. One annotation is left alone; another one
-is killed (SIGKILL to its process group) just before the endpoint answers a request drawn by the
-seed, several times, and started again with the same command until it ends by itself.
+The rule is Math-Verify (verifier math), the judge is tests/stand_in_endpoint.py: it knows the
+labels of the rows, and answers, lies, fails and stalls at set rates. One annotation is left alone;
+another one is killed (SIGKILL to its process group) just before the endpoint answers a request
+drawn by the seed, several times, and started again with the same command until it ends by itself.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -50,6 +51,7 @@ class Killer(StandIn):
         self._counting = threading.Lock()
 
     def text(self, messages: list[dict[str, str]], lie: bool, rng: random.Random) -> str:
+        """Count an answer, and kill when it is the one."""
         with self._counting:
             self.answers_given += 1
             if self.victim is not None and self.answers_given == self.at:
@@ -58,20 +60,24 @@ class Killer(StandIn):
 
 
 def read_rows(folder: Path, count: int) -> list[dict[str, Any]]:
-    """The same number of rows of each file, and a tenth of them a second time."""
-    each = -(-count * 10 // 11 // len(FILES))
-    rows = []
-    for name in FILES:
-        with (folder / name).open(encoding="utf-8") as lines:
-            rows += [json.loads(line) for _, line in zip(range(each), lines)]
-    again = [{**row, "id": f"{row['id']} again"} for row in rows[::10]]
-    return (rows + again)[:count]
+    """Rows of the files in turn, as long as each has some; every tenth one a second time."""
+    texts = [(folder / name).read_text(encoding="utf-8").splitlines() for name in FILES]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*texts))
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(line for line in turns if line is not None):
+        rows.append(json.loads(line))
+        if number % 10 == 0:
+            rows.append({**rows[-1], "id": f"{rows[-1]['id']} again"})
+        if len(rows) >= count:
+            break
+    return rows[:count]
 
 
 def command(data: Path, output: Path, url: str, more: list[str]) -> list[str]:
+    """The command, the same for each start."""
     return [
         sys.executable, "-m", "cooper.cli.annotate", f"data.path={data}", f"output={output}",
-        f"judge.chat.base_url={url}", "judge.chat.model=stand-in", *more,
+        f"judge.chat.base_url={url}", "judge.chat.model=stand-in", "judge.chat.timeout=2", *more,
     ]  # fmt: skip
 
 
@@ -99,15 +105,19 @@ def run(server: Killer, arguments: list[str], at: int = 0) -> dict[str, Any]:
     }
 
 
-def ids_of(output: Path) -> Counter[str]:
-    found: Counter[str] = Counter()
+def said_in(output: Path) -> list[dict[str, Any]]:
+    """All rows with what was said, without the judge's words, which it draws for each request."""
+    rows = []
     for name in ("labelled.jsonl", "dropped.jsonl"):
         with (output / name).open(encoding="utf-8") as lines:
-            found.update(json.loads(line)["id"] for line in lines)
-    return found
+            rows += [json.loads(line) for line in lines]
+    for row in rows:
+        del row["judge"]["reason"]
+    return rows
 
 
 def main() -> None:
+    """Run both and write the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("folder", type=Path, help="with the files named above")
     parser.add_argument("--rows", type=int, default=600)
@@ -142,7 +152,8 @@ def main() -> None:
                 **alone, **endpoint.counts(), **cut(home / "alone" / "summary.json")
             }  # fmt: skip
             again = run(endpoint, arguments)
-            results["left alone"]["requests of a second start"] = again["requests"]
+            del again["output"]
+            results["left alone, a second start"] = again
         with server() as endpoint:
             arguments = command(data, home / "killed", endpoint.base_url, given.more)
             rng = random.Random(given.seed)
@@ -156,7 +167,8 @@ def main() -> None:
                 del life["output"]
             twice = endpoint.answered_twice()
             counts = endpoint.counts()
-        ids = ids_of(home / "killed")
+        found = said_in(home / "killed")
+        ids = Counter(row["id"] for row in found)
         wanted = [row["id"] for row in rows]
         results["killed"] = {
             "lives": lives,
@@ -168,9 +180,7 @@ def main() -> None:
         results["doubled"] = sum(times > 1 for times in ids.values())
         results["invented"] = sum(id not in wanted for id in ids)
         results["answered twice"] = len(twice)
-        results["same labels as left alone"] = (
-            home / "killed" / "labelled.jsonl"
-        ).read_bytes() == (home / "alone" / "labelled.jsonl").read_bytes()
+        results["same verdicts and labels as left alone"] = found == said_in(home / "alone")
     text = json.dumps(results, indent=1)
     print(text)
     if given.out:

@@ -148,7 +148,7 @@ def render(summary: dict[str, Any], console: Console | None = None) -> None:
         console.print(_matrix(agreement))
     for kind in list(summary["judge_undecided"].values())[:_NAMED]:
         console.print(
-            f"no verdict of the judge: {kind['rows']} rows, the first: {kind['first']}",
+            f"no verdict of the judge: {_rows(kind['rows'])}, the first: {kind['first']}",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -157,7 +157,7 @@ def render(summary: dict[str, Any], console: Console | None = None) -> None:
     for one in references[:_NAMED]:
         console.print(
             f"reference undecided: {one['where']}: {_short(one['reference'])}: {one['reason']} "
-            f"({one['rows']} rows)",
+            f"({_rows(one['rows'])})",
             markup=False,
             highlight=False,
             soft_wrap=True,
@@ -181,6 +181,10 @@ def _matrix(agreement: dict[str, Any]) -> Table:
     for rule, counts in agreement["matrix"].items():
         table.add_row(rule, *(str(counts[status.value]) for status in STATUSES))
     return table
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _of(count: int, total: int) -> str:
