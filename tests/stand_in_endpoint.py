@@ -41,12 +41,13 @@ OUTCOMES = ("lie", "garbage", "rate_limit", "error", "close", "stall")
 GARBAGE = ("no json", "cut json", "no choices", "null", "empty", "chatter", "both")
 
 _BLOCK = re.compile(r"<(question|reference_answer|completion)-([0-9a-f]+)>\n(.*?)\n</\1-\2>", re.S)
+_MARKER = re.compile(r"(VERDICT\S*): <CORRECT or INCORRECT>")
 _NUMBER = re.compile(r"-?\d+(?:[.,/]\d+)*")
 _STYLES = (
-    "The final answers agree or not as follows.\nVERDICT: {}",
-    "**VERDICT: {}**",
-    "<think>It might be CORRECT or INCORRECT; let me see.</think>\n\nVerdict: {}.",
-    "VERDICT: {}",
+    "The final answers agree or not as follows.\n{}: {}",
+    "**{}: {}**",
+    "<think>It might be CORRECT or INCORRECT; let me see.</think>\n\n{}: {}.",
+    "{}: {}",
 )
 
 
@@ -218,7 +219,8 @@ class StandIn:
         if "completion" in data and "reference_answer" in data:
             pair = (data["reference_answer"], data["completion"])
             right = self.labels[pair] if pair in self.labels else plainly_right(*pair)
-            return rng.choice(_STYLES).format("CORRECT" if right != lie else "INCORRECT")
+            marker = (_MARKER.findall(prompt) or ["VERDICT"])[-1]
+            return rng.choice(_STYLES).format(marker, "CORRECT" if right != lie else "INCORRECT")
         last = str(messages[-1].get("content")) if messages else ""
         answer = next((a for q, a in self.answers.items() if q in last), "0")
         return f"Let me think step by step.\nSo the answer is \\boxed{{{'1' * lie}{answer}}}."

@@ -70,10 +70,6 @@ _REASON_CHARS = 160
 _REASONING = re.compile(r"<(think|thinking|thought|reasoning)>.*?(?:</\1>|\Z)", re.S | re.I)
 # A chat template may have opened the reasoning, so that only its end stands in the reply.
 _REASONING_END = re.compile(r"</(?:think|thinking|thought|reasoning)>", re.I)
-_DATA = re.compile(
-    r"<(question|reference_answer|completion)-([0-9a-f]{12})>.*?(?:</\1-\2>|\Z)", re.S
-)
-
 _RIGHT = r"correct|equivalent|yes|true|right"
 _WRONG = r"incorrect|in-correct|not[ ](?:correct|equivalent)|(?:in|non-)equivalent|no|false|wrong"
 _VALUE = rf"(?:(?P<right>{_RIGHT})|(?P<wrong>{_WRONG}))(?![\w-])"
@@ -119,8 +115,8 @@ def _statuses(patterns: Iterable[re.Pattern[str]], text: str) -> list[Status]:
 def parse_verdict(reply: str, marker: str = "VERDICT") -> Status:
     r"""Read what a judge decided.
 
-    Reasoning (``<think>...</think>``) and data blocks that the reply repeats are left out. What
-    counts is the first of these kinds that occurs at all, and all of that kind have to agree:
+    Reasoning (``<think>...</think>``) is left out. What counts is the first of these kinds that
+    occurs at all, and all of that kind have to agree:
 
     1. lines ``VERDICT: ...``, in markdown or a box as well, and JSON fields;
     2. lines with another label ("Judgement: correct"), a first or last line that is nothing but a
@@ -133,8 +129,7 @@ def parse_verdict(reply: str, marker: str = "VERDICT") -> Status:
     Returns:
         CORRECT, INCORRECT, or UNDECIDED where the verdict is missing or contradicts itself.
     """
-    text = _DATA.sub("\n", reply)
-    text = _REASONING_END.split(_REASONING.sub("\n", text))[-1][-_REPLY_CHARS:]
+    text = _REASONING_END.split(_REASONING.sub("\n", reply))[-1][-_REPLY_CHARS:]
     if marker != "VERDICT":
         found = _statuses([_labelled(re.escape(marker))], text)
     else:
@@ -148,8 +143,10 @@ def parse_verdict(reply: str, marker: str = "VERDICT") -> Status:
 
 
 def _states_verdict(text: str) -> bool:
-    """Whether a reply that repeats lines of this text could be taken for a verdict."""
-    return bool(_statuses([_MARKED, _JSON, _OTHER_LABEL, _BOXED, _ALONE], text))
+    """Whether a reply that repeats this text, or some of it, could be taken for a verdict."""
+    return "verdict" in text.casefold() or bool(
+        _statuses([_JSON, _OTHER_LABEL, _BOXED, _ALONE], text)
+    )
 
 
 # --------------------------------------------------------------------------------- asking for one
@@ -395,13 +392,14 @@ class JudgeVerifier(Verifier):
                     reason = f"the judge gave no reply: {reply.failure}"
                     futures[question.key].set_result(Verdict(Status.UNDECIDED, reason))
                     return
-                status = parse_verdict(reply.text, question.marker)
+                text = reply.text.encode("utf-8", "replace").decode()  # SQLite and files want UTF-8
+                status = parse_verdict(text, question.marker)
                 if not status.decided and not last:
                     unread[question.key] = reply
                     return
                 self._count(unreadable=not status.decided)
-                self._keep(question.key, status, reply.text)
-                futures[question.key].set_result(_verdict(status, reply.text))
+                self._keep(question.key, status, text)
+                futures[question.key].set_result(_verdict(status, text))
 
             conversations: list[Conversation] = [talks[q.key] for q in left]
             seeds = None
@@ -523,8 +521,7 @@ class _Cache:
 
     def put(self, key: str, status: Status, reply: str, model: str) -> None:
         """Keep one; another process's of the same moment stays."""
-        text = reply.encode("utf-8", "replace").decode()
-        row = (key, status.value, text, model, time.time())
+        row = (key, status.value, reply, model, time.time())
         with self._lock:
             self._open().execute("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?)", row)
 
