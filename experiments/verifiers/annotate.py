@@ -180,7 +180,11 @@ def main() -> None:
         results["doubled"] = sum(times > 1 for times in ids.values())
         results["invented"] = sum(id not in wanted for id in ids)
         results["answered twice"] = len(twice)
-        results["same verdicts and labels as left alone"] = found == said_in(home / "alone")
+        # After a reply without a verdict the judge is asked in another conversation, about which
+        # the endpoint draws lies anew; whether it comes to that depends on how often it was asked.
+        results["rows with other verdicts than left alone"] = sum(
+            row not in found for row in said_in(home / "alone")
+        )
     text = json.dumps(results, indent=1)
     print(text)
     if given.out:
