@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
-import importlib
+import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from cooper.types import Status, Verdict
+from cooper.verifiers import extract_answer
 from cooper.verifiers.base import Verifier
+from cooper.verifiers.judge import AGAIN, CRITERIA, PROMPT
+from stand_in_endpoint import StandIn
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "verifier"
 FILES = sorted(FOLDER.glob("*.yaml"))
 
 # Reference answers in the forms that data sets use; each verifier has to accept those it can read.
-REFERENCES = ("17", "-3", "1,234", r"\frac{3}{4}", "0.5", "Paris", r"\text{no solution}", "x^2+1")
+REFERENCES = (
+    "17",
+    "B",
+    "-3",
+    "1,234",
+    r"\frac{3}{4}",
+    "0.5",
+    "Paris",
+    r"\text{no solution}",
+    "x^2+1",
+)
 
 HOSTILE = {
     "empty": "",
@@ -71,19 +83,69 @@ SLOW = {
 }
 
 
-def build(path: Path) -> Verifier:
-    """Make the verifier of a YAML file, without Hydra."""
-    config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    module, _, name = config.pop("_target_").rpartition(".")
-    plain = {key: v for key, v in config.items() if not (isinstance(v, str) and "${" in v)}
-    if "cpu_seconds" in plain:
-        plain["cpu_seconds"] = 0.3  # the hostile texts would use up whatever is allowed
-    return getattr(importlib.import_module(module), name)(**plain)
+def same_box(completion: str, reference: str) -> bool | None:
+    """A user's function, as conf/verifier/function.yaml wants one."""
+    found = extract_answer(completion)
+    return None if not reference else found is not None and found.text == reference
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What the files leave open, by key, and what the tests want otherwise.
+
+    An endpoint stands behind the judges; a local model of random weights judges nothing, so that
+    what it reads is answered by the same stand-in, and only its generation is left out.
+    """
+    # Not at the top: workers import this file for `same_box`, within their memory limit.
+    from cooper.models.local_chat import LocalChat
+    from cooper.testing import write_policy
+
+    folder = tmp_path_factory.mktemp("verifiers")
+    texts = [f"{PROMPT}{CRITERIA}{AGAIN}"]
+    with StandIn() as server, pytest.MonkeyPatch.context() as patch:
+
+        def answer(chat: Any, model: Any, prompts: Any, *_: Any) -> list[str]:
+            read = [str(chat.tokenizer.decode(ids)) for ids in prompts]
+            return [server.text([{"content": text}], False, random.Random(0)) for text in read]
+
+        patch.setattr(LocalChat, "_generate", answer)
+        yield {
+            "function": f"{__name__}.same_box",
+            "base_url": server.base_url,
+            "model": "stand-in",
+            "path": str(write_policy(folder / "model", texts, hidden_size=16)),
+            "cache": str(folder / "judge.sqlite"),
+            "cpu_seconds": 0.3,  # the hostile texts would use up whatever is allowed
+        }
+
+
+def build(path: Path, given: Mapping[str, Any]) -> Verifier:
+    """Make the verifier of a YAML file as a run does."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig, open_dict
+
+    from cooper.config.build import instantiate
+
+    # The hostile texts keep `math` busy for long, once is enough; it is tried by itself.
+    overrides = ["verifier@verifier.rule=numeric"] if path.stem == "hybrid" else []
+    with initialize_config_dir(str(FOLDER.parent), version_base="1.3"):
+        config = compose(f"{FOLDER.name}/{path.stem}", overrides)[FOLDER.name]
+
+    def fill(node: Any) -> None:
+        for key in node:
+            if key in given:
+                node[key] = given[key]
+            elif isinstance(node[key], DictConfig):
+                fill(node[key])
+
+    with open_dict(config):
+        fill(config)
+    return instantiate(config, "verifier", Verifier)
 
 
 @pytest.fixture(scope="module", params=FILES, ids=lambda path: path.stem)
-def verifier(request: pytest.FixtureRequest) -> Iterator[Verifier]:
-    built = build(request.param)
+def verifier(request: pytest.FixtureRequest, given: dict[str, Any]) -> Iterator[Verifier]:
+    built = build(request.param, given)
     yield built
     built.close()
 
@@ -107,7 +169,9 @@ def readable(verifier: Verifier) -> list[str]:
 
 
 def test_there_are_verifiers() -> None:
-    assert {"exact", "math", "numeric"} <= {path.stem for path in FILES}
+    assert {"exact", "hybrid", "judge", "judge_local", "math", "numeric"} <= {
+        path.stem for path in FILES
+    }
 
 
 def test_empty_lists(verifier: Verifier) -> None:
@@ -122,7 +186,7 @@ def test_lengths_must_agree(verifier: Verifier) -> None:
 
 def test_own_reference_is_correct_and_no_answer_incorrect(verifier: Verifier) -> None:
     references = readable(verifier)
-    assert "17" in references or "Paris" in references
+    assert {"17", "Paris", "B"} & set(references)
     boxed = [f"So \\boxed{{{reference}}}." for reference in references]
     verdicts = verifier.verify(boxed, references)
     check(verdicts, boxed)
@@ -146,7 +210,8 @@ def test_any_text(verifier: Verifier) -> None:
     assert not marker.exists()
     completions = list(HOSTILE.values())
     # A formula where the verifier reads formulas, so that the bombs get as far as they can.
-    reference = "x^2+1" if "x^2+1" in readable(verifier) else "17"
+    known = readable(verifier)
+    reference = next(text for text in ("x^2+1", "17", "B") if text in known)
     start = time.monotonic()
     verdicts = verifier.verify(completions, [reference] * len(completions))
     check(verdicts, completions)
@@ -190,8 +255,8 @@ def test_submit(verifier: Verifier) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_close_twice(path: Path) -> None:
-    verifier = build(path)
+def test_close_twice(path: Path, given: dict[str, Any]) -> None:
+    verifier = build(path, given)
     verifier.submit(["\\boxed{17}"], ["17"]).result(timeout=60)
     verifier.close()
     verifier.close()

@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from stand_in_endpoint import StandIn
 
 from cooper.chat import ChatModel, ChatReply, Conversation, EndpointChat
 from cooper.types import SamplingParams, Status
 from cooper.verifiers import JudgeVerifier, parse_verdict
 from cooper.verifiers.judge import AGAIN, CRITERIA, PROMPT
+from stand_in_endpoint import StandIn
 
 RIGHT, WRONG, OPEN = Status.CORRECT, Status.INCORRECT, Status.UNDECIDED
 SOURCES = Path(__file__).resolve().parents[2] / "src"

@@ -12,8 +12,9 @@ import pytest
 
 from cooper.types import Status
 from cooper.verifiers import ExactVerifier, MathVerifier, NumericVerifier, extract_answer
-from cooper.verifiers.math import Form, compare_quickly
+from cooper.verifiers.forms import Form
 from cooper.verifiers.numeric import parse_number
+from cooper.verifiers.rules import compare_quickly
 
 CORRECT, INCORRECT, UNDECIDED = Status.CORRECT, Status.INCORRECT, Status.UNDECIDED
 
@@ -336,7 +337,7 @@ def test_no_answer_is_incorrect_but_not_before_a_missing_reference(verifier: Mat
 def test_time_out_is_undecided_and_costs_nobody_else() -> None:
     verifier = MathVerifier(cpu_seconds=0.5)
     try:
-        bomb = r"\boxed{5^{5^{5^{5^5}}}-4}"
+        bomb = r"\boxed{\log_{2}(5^{5^{5^{5^5}}})-4}"
         verdicts = verifier.verify([r"\boxed{1+x}", bomb, r"\boxed{2+x}"], ["x+1", "7", "x+2"])
     finally:
         verifier.close()
@@ -395,7 +396,7 @@ def test_half_a_formula_never_reaches_the_parser(text: str) -> None:
 # What runs in the workers; here in a process of its own, since it alters sympy.
 EVALUATION = r"""
 import importlib, sys
-from cooper.verifiers.math import compare_symbolically, prepare_worker, _refused
+from cooper.verifiers.algebra import compare_symbolically, prepare_worker, _refused
 compare = prepare_worker()
 import sympy, math_verify
 from sympy.parsing.sympy_parser import parse_expr

@@ -112,8 +112,8 @@ class EndpointChat(ChatModel):
     Retry-After says: connection errors, time-outs, 408, 409, 425, 429, 5xx, and replies that are
     empty or malformed. Other refusals (a wrong key, an unknown model, a prompt too long) are
     reported at once. While the endpoint is down, that is, once `concurrency` conversations in a
-    row have failed after all their retries, the following ones are tried once only, so that a
-    large batch does not wait for each one's back-off; the first answer ends that.
+    row have failed for good, the others are not retried, so that a large batch does not wait for
+    each one's back-off; the first answer ends that.
 
     The library's own retries are switched off: they know nothing of malformed replies, and nothing
     interrupts their sleep. Everything runs in one daemon thread; :meth:`close` and Ctrl-C cancel
@@ -284,7 +284,6 @@ class EndpointChat(ChatModel):
 
     async def _ask(self, client: Any, body: dict[str, Any]) -> ChatReply:
         """One conversation with its retries."""
-        down = self._failed_in_a_row >= self.concurrency
         attempts = 0
         while True:
             attempts += 1
@@ -303,6 +302,7 @@ class EndpointChat(ChatModel):
                 return ChatReply(text, attempts=attempts)
             if failure.final:
                 return ChatReply(None, str(failure), attempts)
+            down = self._failed_in_a_row >= self.concurrency
             if attempts > self.retries or down:
                 self._failed_in_a_row += 1
                 return ChatReply(None, str(failure), attempts)

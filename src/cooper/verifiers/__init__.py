@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cooper.verifiers.base import Verifier
+    from cooper.verifiers.choice import ChoiceVerifier
     from cooper.verifiers.exact import ExactVerifier
     from cooper.verifiers.extraction import extract_answer
+    from cooper.verifiers.forms import RULES
+    from cooper.verifiers.function import FunctionVerifier
     from cooper.verifiers.hybrid import HybridVerifier, combine
     from cooper.verifiers.judge import JudgeVerifier, parse_verdict
     from cooper.verifiers.math import MathVerifier
@@ -20,7 +23,10 @@ if TYPE_CHECKING:
     from cooper.verifiers.pool import WorkerPool
 
 __all__ = [
+    "RULES",
+    "ChoiceVerifier",
     "ExactVerifier",
+    "FunctionVerifier",
     "HybridVerifier",
     "JudgeVerifier",
     "MathVerifier",
@@ -33,11 +39,14 @@ __all__ = [
 ]
 
 _HOME = {
+    "ChoiceVerifier": "choice",
     "ExactVerifier": "exact",
+    "FunctionVerifier": "function",
     "HybridVerifier": "hybrid",
     "JudgeVerifier": "judge",
     "MathVerifier": "math",
     "NumericVerifier": "numeric",
+    "RULES": "forms",
     "Verifier": "base",
     "WorkerPool": "pool",
     "combine": "hybrid",

@@ -10,7 +10,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["MAX_ANSWER_CHARS", "Extracted", "boxed", "extract_answer", "stated", "unwrap"]
+__all__ = [
+    "MAX_ANSWER_CHARS",
+    "Extracted",
+    "bare",
+    "boxed",
+    "extract_answer",
+    "last_boxes",
+    "stated",
+    "unwrap",
+]
 
 # Final answers stand at the end. What lies further back than this is not looked at, which bounds
 # the memory of the brace stack too.
@@ -38,6 +47,7 @@ _CUE = re.compile(
       \#\#\#\#                                     # GSM8K
     | <answer> | \[ANSWER\]
     | ^[ \t*]{0,4} A [ \t]? : (?![A-Za-z])
+    | ^[ \t]* [\#*]{1,4} [ ]? (?:final[ ])? answer [*:]{0,3} [ \t]* $      # a heading
     | \b (?:final[ ])? answer (?:[ ]to[ ](?:the|this)[ ](?:problem|question))?
       [*]{0,2} [ ]? (?: is\b | : | = ) [*]{0,2} :?
     """,
@@ -56,8 +66,13 @@ _CUE_EDGE = " \t\r*:"
 # a LaTeX command.
 _BARE_CHARS = 200
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
+_NO_WORD = re.compile(
+    r"\\[A-Za-z]*(?:text|rm|mbox)[a-z]*\s?\{[^{}]*\}|\\(?:begin|end)\s?\{[a-z]*\}(?:\{[clr| ]*\})?"
+    r"|\b(?:arcsin|arccos|arctan|sin|cos|tan|cot|sec|csc|log|exp|sqrt|pi|infty|and|gcd|mod|or"
+    r"|factorial|percent(?:age)?|pct)(?![A-Za-z])"
+)
 _BOX_COMMAND = re.compile(r"\\(?:boxed|fbox)")  # one that did not close: cut off
-_DIGIT_OR_MATH = re.compile(r"[0-9$\\]")
+_DIGIT_OR_MATH = re.compile(r"[0-9$\\]|[A-Za-z)]\s*[-+*/^=<>!(]\s*[A-Za-z(=]|[A-Za-z]!")
 
 _PAIRS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"))
 
@@ -73,12 +88,51 @@ def boxed(text: str) -> Extracted | None:
     Returns:
         The content without surrounding white space, or None.
     """
+    found = _boxes(text)
+    return None if not found else _trimmed(text, *found[-1][0])
+
+
+def last_boxes(text: str) -> list[Extracted]:
+    r"""Find the boxes that stand together at the end: ``\boxed{1} and \boxed{2}``.
+
+    They do where at most a few words part them, with a comma, "and", "or" or nothing among these,
+    and no sentence ends.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The boxes in order; the last one alone where no other stands with it.
+    """
+    boxes = _boxes(text)[-_MAX_BOXES:]
+    first = len(boxes) - 1
+    while first > 0 and _stand_together(text[boxes[first - 1][1][1] : boxes[first][1][0]]):
+        first -= 1
+    return [_trimmed(text, *content) for content, _ in boxes[max(first, 0) :]]
+
+
+_MAX_BOXES = 16
+_MAX_BETWEEN = 90  # characters between boxes that stand together
+_LINK = re.compile(r"[,;&+]|(?<![A-Za-z])(?:and|or)(?![A-Za-z])")
+_BREAK = re.compile(r"[.!?]\s|\n\s*\n|[0-9]")
+
+
+def _stand_together(between: str) -> bool:
+    if len(between) > _MAX_BETWEEN or _BREAK.search(between):
+        return False
+    return bool(_LINK.search(between)) or not re.search(r"[A-Za-z]", _COMMANDS.sub("", between))
+
+
+_COMMANDS = re.compile(r"\\[A-Za-z]+")
+
+
+def _boxes(text: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Content and outer span of every box that closes and lies in no other one, in order."""
     starts = [at for at in (text.find("\\boxed"), text.find("\\fbox")) if at >= 0]
     if not starts:
-        return None
+        return []
     open_braces: list[tuple[int, int]] = []  # (start of the token, start of the content; -1: plain)
-    best: tuple[int, int] | None = None  # content of the last closed box
-    outer = (0, 0)  # what `best` takes up with its command and the boxes around it
+    boxes: list[tuple[tuple[int, int], tuple[int, int]]] = []
     for token in _BOX_TOKEN.finditer(text, min(starts)):
         sign = token.group()
         if sign == "{":
@@ -89,24 +143,23 @@ def boxed(text: str) -> Extracted | None:
             start, content = open_braces.pop()
             if content < 0:
                 continue
-            holds_only_best = (
-                best is not None
-                and outer[0] >= content
-                and not text[content : outer[0]].strip()
-                and not text[outer[1] : token.start()].strip()
-            )
-            if not holds_only_best:
-                best = (content, token.start())
-            outer = (start, token.end())
+            inner = (content, token.start())
+            while boxes and boxes[-1][0][0] >= content:
+                within, outer = boxes.pop()
+                holds_only_it = (
+                    not text[content : outer[0]].strip()
+                    and not text[outer[1] : token.start()].strip()
+                )
+                if holds_only_it:
+                    inner = within
+            boxes.append((inner, (start, token.end())))
         elif sign.endswith("{") and len(sign) > 2:
             open_braces.append((token.start(), token.end()))
-    return None if best is None else _trimmed(text, *best)
+    return boxes
 
 
 def stated(text: str) -> Extracted | None:
     """Find the last stated answer: "The answer is X", "#### X", "A: X", "<answer>X</answer>".
-
-    A text that is nothing but an answer (one short line of numbers or mathematics) counts too.
 
     Args:
         text: any text.
@@ -122,15 +175,28 @@ def stated(text: str) -> Extracted | None:
         stop = end.start() if end else min(len(text), start + MAX_ANSWER_CHARS + 1)
         if text[start:stop].strip(_CUE_EDGE):
             return _trimmed(text, start, stop, strip=_CUE_EDGE)
+    return None
+
+
+def bare(text: str) -> Extracted | None:
+    """Take a text that is nothing but an answer: one short line of numbers or mathematics.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The line, or None.
+    """
     start = len(text) - len(text.lstrip())
     if start == len(text) or len(text.rstrip()) - start > _BARE_CHARS:
         return None
     line = text[start:].rstrip()
+    words = _NO_WORD.sub(" ", line)
     if (
         "\n" in line
         or _BOX_COMMAND.search(line)
         or not _DIGIT_OR_MATH.search(line)
-        or _WORD.search(line)
+        or _WORD.search(words)
     ):
         return None
     return _trimmed(text, start, start + len(line))
@@ -152,7 +218,7 @@ def extract_answer(completion: str, allow_stated: bool = True) -> Extracted | No
     region = completion[shift:] if shift else completion
     found = boxed(region)
     if found is None and allow_stated:
-        found = stated(region)
+        found = stated(region) or bare(region)
     if found is None or not found.text:
         return None
     start, end = found.span

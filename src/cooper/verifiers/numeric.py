@@ -30,6 +30,9 @@ class Number:
     percent: bool = False  # "5%" has value 5 and percent set
     unit: str = ""  # the words after it, lower case: "apples", "cm"; "$" for money
     decimals: int | None = None  # digits after the point; None: not written as a decimal
+    # What is special about how it was written: percent, units, currency, degrees, thousands,
+    # mixed_numbers, repeating_decimals, ordinals.
+    spellings: frozenset[str] = frozenset()
 
 
 _INTEGER = r"[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+"
@@ -58,16 +61,23 @@ _PERCENT = re.compile(r"\\?%|percent|per cent|pct|percentage", re.IGNORECASE)
 _UNIT = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){0,2}(?:\^\{?[23]\}?)?|\^\{?\\circ\}?|\\degrees?|°")
 _TEXT = re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|textit|rm)\s?\{([^{}]*)\}")
 _ASSIGNED = re.compile(r"\s*\\?[A-Za-z]{1,12}(?:_\{?[A-Za-z0-9]{1,4}\}?)?\s*=\s*(?=[^=])")
-_SHORT_UNITS = frozenset("mm cm dm km mg kg ml cl mph kmh ft in lb lbs oz m s g h l".split())  # noqa: SIM905
+_SHORT_UNIT_NAMES = "mm cm dm km mg kg ml cl mph kmh ft in lb lbs oz m s g h l"
+_SHORT_UNITS = frozenset(_SHORT_UNIT_NAMES.split())
 # Words that make of the number another one, or of the statement another statement.
-_NO_UNITS = frozenset(
-    """hundred hundreds thousand thousands million millions billion billions trillion dozen dozens
+_NO_UNIT_WORDS = """
+    hundred hundreds thousand thousands million millions billion billions trillion dozen dozens
     half halves third thirds quarter quarters score bn mn or and plus minus times over
     by divided multiplied squared cubed factorial to through until not mod modulo base percent
     pi sqrt power point more less than about approximately at least most greater
     unless if wrong incorrect hex binary octal root log ln sin cos tan exp inf infinity
-    """.split()  # noqa: SIM905 (a word list reads better so)
+"""
+NO_UNITS = frozenset(_NO_UNIT_WORDS.split())
+_ORDINAL = re.compile(
+    r"([0-9]+)\s*(?:\^\s?\{?)?\s*(?:\\(?:text|mathrm|textrm|rm)\s?\{)?\s*(?:st|nd|rd|th)\s*\}{0,2}"
+    r"(?:\s+[A-Za-z]+)?"
 )
+_REPEATING = re.compile(r"(-?)([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s?\{?([0-9]{1,60})\}?")
+_DEGREES = re.compile(r"degrees?|\^\{?\\circ\}?|\\degrees?|°")
 
 
 def parse_number(text: str) -> Number | None:
@@ -75,7 +85,8 @@ def parse_number(text: str) -> Number | None:
 
     Understood: ``17``, ``-3``, ``17.0``, ``.5``, ``1,234``, ``1{,}234``, ``$17``, ``34/2``,
     ``\frac{34}{2}``, ``2\frac{1}{2}``, ``2 1/2``, ``1e3``, ``3\times 10^{4}``, each with an
-    optional ``x =`` before it and a percent sign or a unit in plain words behind it.
+    optional ``x =`` before it and a percent sign or a unit in plain words behind it; ``15th``;
+    ``0.\overline{3}``.
 
     Args:
         text: any text.
@@ -95,6 +106,10 @@ def parse_number(text: str) -> Number | None:
     text = unwrap(text.strip())
     if not text or len(text) > MAX_NUMBER_CHARS:
         return None
+    if ordinal := _ORDINAL.fullmatch(text):
+        return Number(Fraction(int(ordinal[1])), spellings=frozenset({"ordinals"}))
+    if repeating := _REPEATING.fullmatch(text):
+        return _repeating(*repeating.groups())
     found = _NUMBER.fullmatch(text)
     if found is None:
         return None
@@ -109,7 +124,23 @@ def parse_number(text: str) -> Number | None:
         return None
     if "-" in (found["sign"], found["sign2"]):
         value = -value
-    return Number(value, percent, unit or ("$" if found["money"] else ""), decimals)
+    spellings = {
+        "percent": percent,
+        "degrees": bool(_DEGREES.fullmatch(unit)),
+        "units": bool(unit) and not _DEGREES.fullmatch(unit),
+        "currency": bool(found["money"]),
+        "thousands": "," in text,
+        "mixed_numbers": found["whole"] is not None,
+    }
+    used = frozenset(name for name, is_used in spellings.items() if is_used)
+    return Number(value, percent, unit or ("$" if found["money"] else ""), decimals, used)
+
+
+def _repeating(sign: str, whole: str, first: str, period: str) -> Number:
+    r"""``0.1\overline{6}`` is (16 - 1) / 90."""
+    top = int(f"{whole or 0}{first}{period}") - int(f"{whole or 0}{first}")
+    value = Fraction(top, (10 ** len(period) - 1) * 10 ** len(first))
+    return Number(-value if sign else value, spellings=frozenset({"repeating_decimals"}))
 
 
 def _value(found: re.Match[str]) -> tuple[Fraction | None, int | None]:
@@ -166,7 +197,7 @@ def _tail(rest: str) -> tuple[bool, str] | None:
             return None
         if len(words[0]) == 1 and words[0].isalpha() and not (known and not glued):
             return None  # "2x", "2 x": a variable
-        if not _NO_UNITS.intersection(words):
+        if not NO_UNITS.intersection(words):
             return False, " ".join(words)
     return None
 
