@@ -411,12 +411,22 @@ def test_disagreements_are_for_people_and_capped(tmp_path):
     items = scripted_items(*(f"CI```\n# {i}\n```" for i in range(SHOWN + 3)))
     outcomes = label(tmp_path, items, judge=Scripted(1))
     text = disagreements(outcomes, total=500)
-    assert f"{SHOWN + 3} of 500 rows" in text
+    assert f"{SHOWN + 3} of 500 rows; 0 of them have a label" in text
     assert f"The first {SHOWN} follow" in text
     assert text.count("\n## ") == SHOWN
     assert "## 2. r2 (f, line 2)" in text
     assert "- rule: **correct**, scripted C\n- judge: **incorrect**, scripted I" in text
     assert "\n````\nCI```\n# 1\n```\n````\n" in text
+
+
+def test_disagreements_are_written_whatever_the_combination(tmp_path):
+    folder = AnnotationFolder(tmp_path)
+    items = scripted_items("CI", "CC", "IC", "UC")
+    outcomes = label(tmp_path, items, judge=Scripted(1), policy="rule_then_judge")
+    folder.write(outcomes, [], {})
+    text = folder.disagreements.read_text()
+    assert "2 of 4 rows; 2 of them have a label all the same" in text
+    assert text.count("\n## ") == 2
 
 
 def test_summary_by_hand(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cooper.annotation.journal import Journal
-from cooper.annotation.labelling import DISAGREE, Outcome, plain_verdict
+from cooper.annotation.labelling import Outcome, plain_verdict
 from cooper.errors import DataError
 from cooper.files import claim, remove_leftovers, write_atomically
 
@@ -144,7 +144,7 @@ class AnnotationFolder:
         write_atomically(self.parquet, _parquet(kept))
         rows = [*({**labelled_row(o), "dropped": o.dropped} for o in dropped), *lost]
         write_atomically(self.dropped, _lines(rows))
-        differing = [o for o in dropped if o.dropped == DISAGREE]
+        differing = [o for o in outcomes if o.differing]
         text = disagreements(differing, total=len(outcomes))
         write_atomically(self.disagreements, text.encode("utf-8", "replace"))
         write_atomically(self.summary, json.dumps(summary, indent=1).encode())
@@ -207,9 +207,10 @@ def disagreements(differing: Sequence[Outcome], total: int) -> str:
         total: rows in all.
     """
     lines = ["# Rule and judge disagree", ""]
-    lines.append(f"{len(differing)} of {total} rows; none of them is in the labelled data.")
+    labelled = sum(outcome.label is not None for outcome in differing)
+    lines.append(f"{len(differing)} of {total} rows; {labelled} of them have a label all the same.")
     if len(differing) > SHOWN:
-        lines.append(f"The first {SHOWN} follow; all are in dropped.jsonl.")
+        lines.append(f"The first {SHOWN} follow; all are in labelled.jsonl and dropped.jsonl.")
     for number, outcome in enumerate(differing[:SHOWN], start=1):
         item, judge = outcome.item, outcome.judge
         assert judge is not None

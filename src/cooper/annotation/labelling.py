@@ -42,13 +42,20 @@ class Outcome:
         return self.verdict.correct if self.verdict.decided else None
 
     @property
+    def differing(self) -> bool:
+        """Whether rule and judge contradict each other, whatever follows from it."""
+        if self.judge is None or not (self.rule.decided and self.judge.decided):
+            return False
+        return self.rule.correct != self.judge.correct
+
+    @property
     def dropped(self) -> str:
         """Why it has no label; empty where it has one."""
         if self.verdict.decided:
             return ""
         if self.judge is None:
             return NO_RULE
-        if self.rule.decided and self.judge.decided:
+        if self.differing:
             return DISAGREE
         if self.rule.decided:
             return NO_JUDGE
