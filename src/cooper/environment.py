@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _PACKAGES = (
     "cooper-rl", "torch", "lightning", "transformers", "tokenizers", "hydra-core",
     "math-verify", "torchmetrics", "numpy",
@@ -53,6 +51,7 @@ def source_commit() -> str | None:
 
 def environment() -> dict[str, Any]:
     """Everything needed to tell two machines' results apart."""
+    torch = sys.modules.get("torch")  # annotating by an endpoint needs none, and loads none
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
@@ -60,8 +59,10 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "threads": torch.get_num_threads() if torch else None,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        if torch
+        else [],
         "packages": package_versions(),
     }
 

@@ -1,11 +1,10 @@
-"""Build the parts of a run from a checked configuration: the only instantiate() calls."""
+"""Build the parts of a run from a checked configuration."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import functools
-import re
 import tempfile
 import time
 import warnings
@@ -13,20 +12,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import hydra
 import lightning as L
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cooper.annotation import LABELLED, HybridAnnotation
-from cooper.config.validate import check_writable, is_target, needs_reward_model, one_line, shown
+from cooper.config.parts import instantiate, plain
+from cooper.config.validate import check_writable, is_target, needs_reward_model, one_line
 from cooper.data.jsonl import JsonlProblems
 from cooper.data.labelled import read_labelled
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream, require_batch
-from cooper.errors import ConfigError, CooperError, DataError
+from cooper.errors import ConfigError, DataError
 from cooper.evaluation import Evaluator
 from cooper.fitting import QUIET, placed
 from cooper.models import (
@@ -52,55 +51,6 @@ from cooper.stages import StageCache
 from cooper.types import LabelledCompletion, Problem, SamplingParams
 from cooper.verifiers.base import Verifier
 from cooper.warm_start import WarmStart
-
-T = TypeVar("T")
-
-_FULL_KEY = re.compile(r"full_key: (\S+)")
-# "lr=-1: ..." or "optimizer.lr=-1: ...", as components say it that do not know their place.
-_REFUSED = re.compile(r"(?:[\w.]+\.)?(\w+=.*)", re.DOTALL)
-
-
-def instantiate(node: Any, key: str, kind: type[T], **provided: Any) -> T:
-    """Build one component; whatever goes wrong names its key.
-
-    Args:
-        node: with a ``_target_``.
-        key: its dotted name.
-        kind: what it has to be.
-        **provided: keywords that the run gives.
-
-    Raises:
-        ConfigError: the component refuses its values, or is of another kind.
-    """
-    wrong = ConfigError(f"{key}={shown(node)}: gives no {kind.__name__}; give the _target_ of one")
-    if not is_target(node):
-        raise wrong
-    try:
-        part = hydra.utils.instantiate(node, _convert_="all", **provided)
-    except Exception as error:
-        cause = error.__cause__
-        if isinstance(cause, CooperError):
-            raise cause from error
-        raise ConfigError(_named(one_line(cause or error), key, error)) from error
-    if not isinstance(part, kind):
-        raise wrong
-    return part
-
-
-def _named(text: str, key: str, error: Exception) -> str:
-    """Put the dotted name of the part that refused its value in front; Hydra knows which it was."""
-    where = _FULL_KEY.search(str(error))
-    refused = _REFUSED.match(text)
-    if where and refused:
-        return f"{where[1]}.{refused[1]}"
-    return text if key in text else f"{where[1] if where else key}: {text}"
-
-
-def plain(node: Any) -> Any:
-    """A part of the configuration as plain Python values, interpolations resolved."""
-    if isinstance(node, (DictConfig, ListConfig)):
-        return OmegaConf.to_container(node, resolve=True)
-    return node
 
 
 @dataclass

@@ -186,7 +186,37 @@ class TrainRewardConfig:
     logger: Any = None
 
 
+@dataclass
+class AnnotationData:
+    """The rows of cooper-annotate."""
+
+    path: str = MISSING
+    split: str | None = None
+    revision: str | None = None
+    skip_bad: bool = False
+    question_column: str | None = None
+    reference_column: str | None = None
+    completion_column: str | None = None
+
+
+@dataclass
+class AnnotateConfig:
+    """One run of cooper-annotate."""
+
+    output: str = MISSING
+    combine: str = "agree"
+    batch_size: int = 16
+    retry_failed: bool = False
+    quiet: bool = False
+    data: AnnotationData = field(default_factory=AnnotationData)
+    completions: Any = None
+    generator: Any = None
+    rule: Any = MISSING
+    judge: Any = None
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     ConfigStore.instance().store(name="train_reward_schema", node=TrainRewardConfig)
+    ConfigStore.instance().store(name="annotate_schema", node=AnnotateConfig)

@@ -26,12 +26,8 @@ from cooper.callbacks import (
     StepProgress,
 )
 from cooper.checkpoints import appearing, load_weights, read_state, save_model
-from cooper.config.build import (
-    Run,
-    RunBuilder,
-    plain,
-    trainer_settings,
-)
+from cooper.config.build import Run, RunBuilder, trainer_settings
+from cooper.config.parts import leaves, plain
 from cooper.config.validate import check_writable, validate
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
 from cooper.errors import CheckpointError, Terminated, interruption
@@ -138,18 +134,6 @@ def changed_settings(folder: RunFolder, cfg: DictConfig) -> list[str]:
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key) and key != "ckpt_path"
     ]
-
-
-def leaves(node: Any, key: str = "") -> dict[str, str]:
-    """Plain values of a configuration under their dotted keys, resolved."""
-    if not key:
-        node = plain(node)
-    if not isinstance(node, dict):
-        return {key: str(node)}
-    found: dict[str, str] = {}
-    for name, child in node.items():
-        found.update(leaves(child, f"{key}.{name}" if key else str(name)))
-    return found
 
 
 def settle(cfg: DictConfig) -> None:

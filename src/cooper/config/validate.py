@@ -32,6 +32,8 @@ PROVIDED: dict[str, frozenset[str]] = {
 _MENDS = {
     "annotation.judge": "the first stage needs a judge: give one with _target_, or take a trained "
     "reward model with reward_model=hf reward_model.path=FOLDER_OR_HUB_ID",
+    "output": "give output=FOLDER",
+    "data.path": "give data.path=FILE, or the hub id of a data set",
     "data.train": "give data.train=FILE.jsonl",
     "data.val": "give data.val=FILE.jsonl",
     "policy.path": "give policy.path=FOLDER_OR_HUB_ID",
@@ -442,9 +444,10 @@ def check_writable(key: str, path: Path) -> None:
         # Only a trial tells: permissions do not bind root, and some file systems ignore them.
         tempfile.TemporaryDirectory(dir=there).cleanup()
     except OSError as error:
+        more = ", or another paths.root for all runs" if key.startswith("paths.") else ""
         raise ConfigError(
-            f"{key}={path}: cannot be written ({there}: {error.strerror}); give another folder, "
-            "or another paths.root for all runs"
+            f"{key}={path}: cannot be written ({there}: {error.strerror}); give another "
+            f"folder{more}"
         ) from error
 
 

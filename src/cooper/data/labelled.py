@@ -102,18 +102,28 @@ def labelled_row(
         row = _with_steps(where, row)
         step_labels = tuple(row["step_labels"])
         row = {"label": all(step_labels), **row}
-    if "label" not in row:
-        raise DataError(f"{where}: no column 'label' (found: {', '.join(map(str, row))})")
+    label = label_of(where, row)
     return LabelledCompletion(
         question=text_of(where, row, _QUESTION),
         reference=text_of(where, row, _REFERENCE),
         # A completion may be empty: a policy may end at once, and that is wrong, not broken.
         completion=text_of(where, row, _COMPLETION, may_be_empty=True),
-        label=_label(where, "label", row["label"]),
+        label=label,
         source=str(row.get("source") or default_source),
         id=str(row.get("id") or ""),
         step_labels=step_labels,
     )
+
+
+def label_of(where: str, row: dict[str, Any]) -> bool:
+    """The label of a row.
+
+    Raises:
+        DataError: there is none, or it is neither 1 (right) nor 0 (wrong).
+    """
+    if "label" not in row:
+        raise DataError(f"{where}: no column 'label' (found: {', '.join(map(str, row))})")
+    return _label(where, "label", row["label"])
 
 
 def _label(where: str, column: str, label: Any) -> bool:

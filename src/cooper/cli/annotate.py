@@ -1,0 +1,23 @@
+"""``cooper-annotate``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from cooper.cli.launch import launch
+
+
+def main() -> None:
+    """Compose the configuration and run it."""
+    launch("cooper-annotate", "annotate", _job)
+
+
+def _job() -> Callable[[Any], int]:
+    from cooper.config.annotate import annotate
+
+    return annotate
+
+
+if __name__ == "__main__":
+    main()
