@@ -215,8 +215,46 @@ class AnnotateConfig:
     judge: Any = None
 
 
+@dataclass
+class LabelledSets:
+    """The labelled sets of cooper-eval-reward."""
+
+    path: Any = MISSING
+    split: str | None = None
+    skip_bad: bool = False
+
+
+@dataclass
+class ScoringModel:
+    """A reward model to evaluate."""
+
+    path: str | None = None
+    revision: str | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    batch_tokens: int = 16384
+    device: str = "auto"
+
+
+@dataclass
+class EvalRewardConfig:
+    """One run of cooper-eval-reward."""
+
+    data: LabelledSets = field(default_factory=LabelledSets)
+    output: str = "eval_reward"
+    quiet: bool = False
+    seed: int = 0
+    reward_model: ScoringModel = field(default_factory=ScoringModel)
+    verifier: Any = None
+    scorers: dict[str, Any] = field(default_factory=dict)
+    bootstrap: int = 1000
+    length_bins: int = 4
+    attacks: int = 100
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     ConfigStore.instance().store(name="train_reward_schema", node=TrainRewardConfig)
     ConfigStore.instance().store(name="annotate_schema", node=AnnotateConfig)
+    ConfigStore.instance().store(name="eval_reward_schema", node=EvalRewardConfig)

@@ -20,14 +20,14 @@ _GREY = "#7F7F7F"
 
 COLUMNS = {
     "n": "rows",
-    "accuracy": "accuracy",
-    "precision": "precision",
+    "accuracy": "acc.",
+    "precision": "prec.",
     "recall": "recall",
     "f1": "F1",
     "auroc": "AUROC",
-    "average_precision": "avg. prec.",
+    "average_precision": "AP",
     "ece": "ECE",
-    "undecided": "UNDECIDED",
+    "undecided": "undec.",
 }
 
 
@@ -56,11 +56,11 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The whole report."""
     parts = ["# Quality of scorers on labelled completions\n"]
     parts.append(
-        "accuracy: decided and as labelled, over all rows; precision: right among the accepted; "
-        "recall: accepted among the right (UNDECIDED is missed); AUROC and average precision of the "
+        "acc.: decided and as labelled, over all rows; prec.: right among the accepted; recall: "
+        "accepted among the right (UNDECIDED is missed); AUROC and AP (average precision) of the "
         "scores (a verifier's: CORRECT 1, UNDECIDED 0.5, INCORRECT 0); ECE: expected calibration "
-        f"error over {CALIBRATION_BINS} bins, of probabilities alone. In brackets: 95 % bootstrap "
-        f"intervals over questions ({results['resamples']} resamples).\n"
+        f"error over {CALIBRATION_BINS} bins, of probabilities alone. In brackets: 95 % "
+        f"bootstrap intervals over questions ({results['resamples']} resamples).\n"
     )
     header = ["scorer", *COLUMNS.values()]
     for name, data in results["sets"].items():
@@ -114,11 +114,11 @@ def draw_quality(
     count = len(scored)
     height = 4.0 + 2.1 * count
     figure = plt.figure(figsize=(11, height), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[4.0, 2.1 * count])
+    pages: Any = figure.subfigures(2, 1, height_ratios=[4.0, 2.1 * count])
+    upper, lower = pages
     roc, calibration = upper.subplots(1, 2)
     colours = dict(zip(scored, _COLOURS * (count // len(_COLOURS) + 1), strict=False))
     roc.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
-    calibration.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
     for name, one in scored.items():
         false, true = _roc(one.scores, labels)
         roc.plot(false, true, color=colours[name], linewidth=2, label=name)
@@ -133,6 +133,7 @@ def draw_quality(
         ylim=(-0.03, 1.03),
     )  # fmt: skip
     if any(one.probabilities for one in scored.values()):
+        calibration.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":")
         calibration.legend(loc="upper left", frameon=False)
     else:
         calibration.text(0.5, 0.5, "verdicts are no probabilities", ha="center", color=_GREY)
@@ -144,8 +145,12 @@ def draw_quality(
             axis.hist(values, bins=edges, color=colour, alpha=0.6, label=f"{text} ({len(values)})")
         axis.set(ylabel="rows", title=name)
         axis.legend(loc="upper center", frameon=False, ncols=2)
-    axes[-1].set_xlabel("score" + ("" if all(o.probabilities for o in scored.values()) else
-                                   " (verdicts: INCORRECT 0, UNDECIDED 0.5, CORRECT 1)"))  # fmt: skip
+    verdicts = (
+        ""
+        if all(one.probabilities for one in scored.values())
+        else (" (verdicts: INCORRECT 0, UNDECIDED 0.5, CORRECT 1)")
+    )
+    axes[-1].set_xlabel(f"score{verdicts}")
     figure.suptitle(title)
     return _save(figure, path)
 
@@ -173,9 +178,9 @@ def draw_attacks(path: Path, attacks: Mapping[str, Any]) -> list[Path]:
     axis.set_yticks(range(len(names)), [
         name if attacks[name]["wrong"] else f"{name} (policy)" for name in names
     ])  # fmt: skip
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set(xlim=(0, 1.02), xlabel="share accepted")
-    axis.legend(loc="lower right", frameon=False)
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=len(scorers))
     axis.grid(axis="x", alpha=0.3)
     return _save(figure, path)
 

@@ -7,7 +7,7 @@ import importlib
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 from cooper.types import Status, Verdict
 from cooper.verifiers.base import Verifier, check_lengths
@@ -111,7 +111,7 @@ def _find(name: str) -> Callable[[str, str], bool | None]:
         ) from error
     if not callable(found):
         raise ValueError(f"function={name}: is no function; name one of two texts")
-    return found
+    return cast("Callable[[str, str], bool | None]", found)
 
 
 def prepare_worker() -> Callable[[Any], Any]:
