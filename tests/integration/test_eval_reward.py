@@ -70,6 +70,7 @@ def test_model_and_verifiers_in_one_run(evaluate, data: Path, tmp_path: Path) ->
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
         assert (folder / "figures" / f"{name}.svg").is_file()
     assert "sums: 24 rows, 12 questions" in out
+    assert "reads it with the published template and the scalar head" in out
 
 
 def test_a_broken_row_stops_it_or_is_counted(evaluate, data: Path, tmp_path: Path) -> None:

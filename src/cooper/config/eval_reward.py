@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -35,6 +36,7 @@ from cooper.evaluation.reward_quality import (
 )
 from cooper.files import write_atomically
 from cooper.models import RewardModel
+from cooper.models.reward_model import NoRecord
 from cooper.progress import progress, set_quiet
 from cooper.report.reward_quality import COLUMNS, cell, draw_attacks, draw_quality, markdown
 from cooper.verifiers.base import Verifier
@@ -145,7 +147,11 @@ def build_scorers(cfg: DictConfig, closing: ExitStack) -> dict[str, Scorer]:
     source = plain(cfg.reward_model)
     device = source.pop("device")
     if source["path"] is not None:
-        model = RewardModel.from_pretrained(key="reward_model.path", **source)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", NoRecord)
+            model = RewardModel.from_pretrained(key="reward_model.path", **source)
+        for warning in caught:
+            print(warning.message, flush=True)
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
