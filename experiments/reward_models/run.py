@@ -1,6 +1,6 @@
 """Train `full` and `weak` reward models on the embedded task and write results.json.
 
-python experiments/reward_models/run.py FOLDER   # 3 seeds x 2, about 10 CPU minutes; FOLDER gets the runs
+``python experiments/reward_models/run.py FOLDER``: 3 seeds x 2, about 9 CPU minutes.
 
 Runs that are there already are only collected. The oracle knows every answer style and nothing in
 training reads it: AUROC against it, beside the one against the held-out labels, which share the
