@@ -6,11 +6,11 @@ import copy
 
 import pytest
 
-from cooper.data.steps import split_steps
 from cooper.errors import ModelError
 from cooper.models import RewardModel, RewardTemplate
 from cooper.models.reward_heads import ProcessHead, RewardHead, ScalarHead
 from cooper.models.reward_model import RECORD
+from cooper.steps import split_steps
 
 TEXT = "Q {question} R {reference} C {completion} E"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cooper.data.steps import BLANK_LINE, split_steps
 from cooper.data.tables import BadRows, read_table, text_of
 from cooper.errors import DataError
+from cooper.steps import BLANK_LINE, split_steps
 from cooper.types import LabelledCompletion
 
 # The names of the authors' published data first, then our own older one and those of others.

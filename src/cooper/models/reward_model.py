@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cooper.data.steps import split_steps
 from cooper.errors import ModelError
 from cooper.functional import pad_sequences
 from cooper.models.loading import (
@@ -26,6 +25,7 @@ from cooper.models.loading import (
 )
 from cooper.models.reward_heads import HEADS, ImplicitHead, RewardHead, Row, ScalarHead
 from cooper.models.reward_template import RewardTemplate
+from cooper.steps import split_steps
 
 # The key of config.json under which a reward model says how it is to be read.
 RECORD = "cooper_reward"
