@@ -79,6 +79,7 @@ def concluded(text: str) -> tuple[int, int] | None:
         found = _choose(tail, start, end, inside)
         if (
             found is None
+            or tail[start:end].rstrip().endswith("?")  # a question states nothing
             or _CUT_BOX.search(tail, start, end)
             or _NEGATED.search(tail, start, found[0])
         ):
