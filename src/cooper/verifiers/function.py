@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import importlib
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, cast
 
 from cooper.types import Status, Verdict
-from cooper.verifiers.base import Verifier, check_lengths
-from cooper.verifiers.pool import Reply, WorkerPool, mapped
+from cooper.verifiers.base import check_lengths
+from cooper.verifiers.pool import Reply, mapped
+from cooper.verifiers.pooled import PooledVerifier
 
 __all__ = ["FunctionVerifier"]
 
 
-class FunctionVerifier(Verifier):
+class FunctionVerifier(PooledVerifier):
     """Asks a function ``same(completion, reference) -> bool | None``; None is UNDECIDED.
 
     The function runs in worker processes that can be killed, so that it may be slow, hang or crash
@@ -46,23 +46,13 @@ class FunctionVerifier(Verifier):
         """
         _find(function)
         self.function = function
-        self._pool = WorkerPool(
+        super().__init__(
             f"{__name__}:prepare_worker",
             cpu_seconds=cpu_seconds,
             wall_seconds=wall_seconds,
             workers=workers,
             memory_mb=memory_mb,
         )
-        weakref.finalize(self, self._pool._stop)
-
-    def verify(
-        self,
-        completions: Sequence[str],
-        references: Sequence[str],
-        questions: Sequence[str] | None = None,
-    ) -> list[Verdict]:
-        """Verify a batch; see :meth:`Verifier.verify`."""
-        return self.submit(completions, references, questions).result()
 
     def submit(
         self,
@@ -78,11 +68,6 @@ class FunctionVerifier(Verifier):
             return [_verdict(reply) for reply in replies]
 
         return mapped(self._pool.submit(items), finish)
-
-    def close(self) -> None:
-        """End the worker processes. May be called twice."""
-        self._pool.close()
-        super().close()
 
 
 def _verdict(reply: Reply) -> Verdict:

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 
 from cooper.types import Status, Verdict
-from cooper.verifiers.base import Verifier, check_lengths
+from cooper.verifiers.base import check_lengths
 from cooper.verifiers.choice import stated_option
 from cooper.verifiers.conclusion import concluded
 from cooper.verifiers.extraction import (
@@ -28,7 +27,8 @@ from cooper.verifiers.extraction import (
     stated,
 )
 from cooper.verifiers.forms import ALL, RULES, Form
-from cooper.verifiers.pool import Reply, WorkerPool, mapped
+from cooper.verifiers.pool import Reply, mapped
+from cooper.verifiers.pooled import PooledVerifier
 from cooper.verifiers.rules import compare_quickly
 from cooper.verifiers.structure import Finding, count_values
 
@@ -38,7 +38,7 @@ INCORRECT, UNDECIDED = Status.INCORRECT, Status.UNDECIDED
 _SHORT_CHARS = 60  # a completion of one line that may be nothing but a word
 
 
-class MathVerifier(Verifier):
+class MathVerifier(PooledVerifier):
     r"""Compares mathematical answers: quick rules, then Math-Verify in worker processes.
 
     The answer is the last ``\boxed{...}``, or else a stated one, or else the value that the last
@@ -81,24 +81,13 @@ class MathVerifier(Verifier):
         self.rules = ALL - frozenset(without)
         if not allow_stated:
             self.rules -= {"stated", "bare", "concluded"}
-        self._pool = WorkerPool(
+        super().__init__(
             "cooper.verifiers.algebra:prepare_worker",
             cpu_seconds=cpu_seconds,
             wall_seconds=wall_seconds,
             workers=workers,
             memory_mb=memory_mb,
         )
-        # The pool's threads keep the pool alive, so it cannot notice by itself that it is dropped.
-        weakref.finalize(self, self._pool._stop)
-
-    def verify(
-        self,
-        completions: Sequence[str],
-        references: Sequence[str],
-        questions: Sequence[str] | None = None,
-    ) -> list[Verdict]:
-        """Verify a batch; see :meth:`Verifier.verify`."""
-        return self.submit(completions, references, questions).result()
 
     def submit(
         self,
@@ -201,11 +190,6 @@ class MathVerifier(Verifier):
         # A list of formulas has each in delimiters of its own.
         several = _BETWEEN.search(found.text)
         return found, _DELIMITERS.sub(" ", found.text) if several else found.text
-
-    def close(self) -> None:
-        """End the worker processes. May be called twice."""
-        self._pool.close()
-        super().close()
 
 
 def _value_in(found: Extracted) -> Extracted:
