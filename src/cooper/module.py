@@ -30,6 +30,7 @@ from cooper.models.average import averaged
 from cooper.models.policy import Policy
 from cooper.models.reward_heads import Row
 from cooper.models.reward_model import RewardModel
+from cooper.monitoring import Alarm
 from cooper.objectives import FixedLogprobs, PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder, Pairs
@@ -54,6 +55,7 @@ class StepRecord:
     advantages: Tensor  # [N]: mean over each completion's tokens
     pairs: Pairs = field(default_factory=lambda: Pairs((), {}))
     metrics: Metrics = field(default_factory=dict)
+    alarms: list[Alarm] = field(default_factory=list)  # the monitor's, for whoever comes after it
 
 
 class CooperModule(L.LightningModule):

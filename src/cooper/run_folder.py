@@ -9,11 +9,13 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cooper.errors import CheckpointError
 from cooper.files import claim, discard, naming, remove_leftovers, sync, write_atomically
+from cooper.monitoring.alarms import Alarm
 
 _STEP = re.compile(r"\d+")
 
@@ -22,7 +24,7 @@ class RunFolder:
     """The files of one run; every path and every format is decided here.
 
     ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``rollouts/<step>.jsonl.gz``,
-    ``checkpoints/<step>/``, ``policy/``, ``reward_model/``, ``figures/``, ``summary.json``.
+    ``alarms.jsonl``, ``alarms/<step>_<name>.jsonl``, ``checkpoints/<step>/``, ``policy/``, ``reward_model/``, ``figures/``, ``summary.json``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,6 +44,15 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON object a step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def alarms(self) -> Path:
+        """One JSON object an alarm."""
+        return self.path / "alarms.jsonl"
+
+    def worst_rollouts(self, step: int, name: str) -> Path:
+        """The worst rollouts of the step in which an alarm was raised."""
+        return self.path / "alarms" / f"{step:06d}_{name}.jsonl"
 
     @property
     def summary(self) -> Path:
@@ -108,15 +119,30 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All whole lines of ``metrics.jsonl``; a line cut off by a kill is left out."""
-        if not self.metrics.is_file():
-            return []
-        rows = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break  # only the last line can be half-written
-        return rows
+        return _whole_lines(self.metrics)
+
+    def append_alarm(self, alarm: Alarm, worst: list[dict[str, Any]]) -> Path:
+        """Add a line to ``alarms.jsonl``, after its worst rollouts have been written.
+
+        Args:
+            alarm: to write down.
+            worst: rollouts as plain objects, the worst first.
+
+        Returns:
+            the file of the worst rollouts.
+        """
+        path = self.worst_rollouts(alarm.step, alarm.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in worst)
+        write_atomically(path, text.encode("utf-8", "surrogatepass"))
+        row = {**asdict(alarm), "rollouts": str(path.relative_to(self.path))}
+        with naming(self.alarms), self.alarms.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(row) + "\n")
+        return path
+
+    def read_alarms(self) -> list[dict[str, Any]]:
+        """All whole lines of ``alarms.jsonl``: the fields of :class:`Alarm`, and ``rollouts``."""
+        return _whole_lines(self.alarms)
 
     def read_summary(self) -> dict[str, Any]:
         """How the run last ended; empty when it never did."""
@@ -154,11 +180,13 @@ class RunFolder:
         for later in [s for s in reversed(self.checkpoint_steps()) if s > step]:
             discard(self.checkpoint(later))
         for path in self._step_files():
-            if int(path.name.split(".")[0]) > step:
+            if int(re.split("[._]", path.name)[0]) > step:
                 path.unlink()
-        kept = [row for row in self.read_metrics() if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_atomically(self.metrics, text.encode())
+        for path, rows in ((self.alarms, self.read_alarms()), (self.metrics, self.read_metrics())):
+            if path is self.alarms and not path.is_file():
+                continue
+            kept = [row for row in rows if row["step"] <= step]
+            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def remove_leftovers(self) -> None:
         """Remove what a killed process left half made or half removed."""
@@ -188,6 +216,20 @@ class RunFolder:
 
     def _step_files(self) -> Iterator[Path]:
         yield from sorted((self.path / "rollouts").glob("*.jsonl.gz"))
+        yield from sorted((self.path / "alarms").glob("*.jsonl"))
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of lines; one cut off by a kill is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # only the last line can be half-written
+    return rows
 
 
 def find_checkpoint(ckpt_path: str, experiment_dir: Path, run_dir: Path | None) -> tuple[Path, int]:
