@@ -24,7 +24,8 @@ class RunFolder:
     """The files of one run; every path and every format is decided here.
 
     ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``rollouts/<step>.jsonl.gz``,
-    ``alarms.jsonl``, ``alarms/<step>_<name>.jsonl``, ``checkpoints/<step>/``, ``policy/``, ``reward_model/``, ``figures/``, ``summary.json``.
+    ``alarms.jsonl``, ``alarms/<step>_<name>.jsonl``, ``checkpoints/<step>/``, ``policy/``,
+    ``reward_model/``, ``figures/``, ``summary.json``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -182,11 +183,10 @@ class RunFolder:
         for path in self._step_files():
             if int(re.split("[._]", path.name)[0]) > step:
                 path.unlink()
-        for path, rows in ((self.alarms, self.read_alarms()), (self.metrics, self.read_metrics())):
-            if path is self.alarms and not path.is_file():
-                continue
-            kept = [row for row in rows if row["step"] <= step]
-            write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        for path in (self.alarms, self.metrics):
+            if path.is_file():
+                kept = [row for row in _whole_lines(path) if row["step"] <= step]
+                write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def remove_leftovers(self) -> None:
         """Remove what a killed process left half made or half removed."""

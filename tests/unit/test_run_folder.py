@@ -14,6 +14,7 @@ import pytest
 from cooper import run_folder
 from cooper.errors import CheckpointError
 from cooper.files import write_atomically
+from cooper.monitoring import Alarm
 from cooper.run_folder import RunFolder, find_checkpoint
 
 
@@ -136,6 +137,26 @@ def test_cut_off_while_cutting_no_checkpoint_lacks_figures(
             assert all(run.rollouts(step).exists() for step in range(1, last + 1))
         run.cut_after(2)
         assert [row["step"] for row in run.read_metrics()] == [1, 2]
+
+
+def test_alarms_stand_in_a_file_and_are_cut_back_with_their_steps(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.read_alarms() == []
+    for step in (3, 5):
+        run.append_metrics(step, {})
+        alarm = Alarm(step, "gap", "hacking/gap", 0.4, 0.3, "the gap is 0.40", "stop")
+        path = run.append_alarm(alarm, [{"completion": "½"}, {"completion": "b"}])
+        assert path.read_text(encoding="utf-8").splitlines() == [
+            '{"completion": "½"}', '{"completion": "b"}'
+        ]  # fmt: skip
+    assert run.read_alarms()[0] == {
+        "step": 3, "name": "gap", "key": "hacking/gap", "value": 0.4, "threshold": 0.3,
+        "message": "the gap is 0.40", "action": "stop", "rollouts": "alarms/000003_gap.jsonl",
+    }  # fmt: skip
+    run.cut_after(4)
+    assert [row["step"] for row in run.read_alarms()] == [3]
+    assert run.worst_rollouts(3, "gap").exists()
+    assert not run.worst_rollouts(5, "gap").exists()
 
 
 def test_rollouts_are_the_same_bytes_each_time(tmp_path: Path) -> None:
