@@ -57,9 +57,7 @@ def report(given: argparse.Namespace) -> int:
     """
     from cooper.config.validate import check_writable
     from cooper.errors import ConfigError
-    from cooper.report.arms import group
-    from cooper.report.comparison import render_terminal, write_report
-    from cooper.report.runs import find_runs
+    from cooper.report import find_runs, group, render_terminal, write_report
 
     folders: Sequence[Path] = [folder.expanduser() for folder in given.folders]
     if given.out is None and len(folders) > 1:

@@ -28,7 +28,7 @@ class Panel:
     Attributes:
         key: of the metric.
         title: above the panel.
-        share: whether it lies between 0 and 1, which the axis then shows whole.
+        share: whether the axis goes from 0 to 1; else as far as the curves do.
         evaluated: now and then, so that points are marked and nothing is smoothed.
     """
 
@@ -48,17 +48,19 @@ HACKING = (
     Panel("hacking/gap", "Gap: score - verified accuracy", share=False),
     Panel("hacking/gap_trend", "Trend of the gap", share=False),
     Panel("hacking/false_positive_rate", "Mean score of wrong rollouts"),
-    Panel("tricks/repetition", "Share with repetition"),
-    Panel("tricks/several_answers", "Share with several answers"),
-    Panel("tricks/no_answer", "Share without an answer"),
-    Panel("tricks/reference_pasted", "Share with the reference pasted"),
+    Panel("tricks/repetition", "Share with repetition", share=False),
+    Panel("tricks/several_answers", "Share with several answers", share=False),
+    Panel("tricks/no_answer", "Share without an answer", share=False),
+    Panel("tricks/reference_pasted", "Share with the reference pasted", share=False),
     Panel("tricks/length_drift", "Length drift", share=False),
 )
 STABILITY = (
-    Panel("reward_model/heldout_accuracy", "Held-out labels, accuracy", evaluated=True),
-    Panel("reward_model/heldout_auroc", "Held-out labels, AUROC", evaluated=True),
+    Panel(
+        "reward_model/heldout_accuracy", "Held-out labels, accuracy", share=False, evaluated=True
+    ),
+    Panel("reward_model/heldout_auroc", "Held-out labels, AUROC", share=False, evaluated=True),
     Panel("reward_model/margin", "Margin on the step's pairs", share=False),
-    Panel("reward_model/old_pairs_accuracy", "Old pairs, accuracy", evaluated=True),
+    Panel("reward_model/old_pairs_accuracy", "Old pairs, accuracy", share=False, evaluated=True),
     Panel("reward_model/old_pairs_margin", "Old pairs, margin", share=False, evaluated=True),
     Panel("reward_model/probe_drift", "Drift on the probe set", share=False, evaluated=True),
 )
@@ -111,6 +113,8 @@ def draw_arms(
         for i, arm in enumerate(arms)
     }
     alarmed = [arm for arm in arms if any(run.alarms for run in arm.runs)]
+    longest = max(1, *(run.steps for arm in arms for run in arm.runs))
+    opacity = 0.13 if len(arms) <= 4 else 0.08
     with plt.rc_context(drawing.STYLE):
         columns = min(3, len(shown)) if len(shown) != 4 else 2
         lines = math.ceil(len(shown) / columns)
@@ -123,10 +127,11 @@ def draw_arms(
         for axis, panel in zip(axes, shown, strict=False):
             for label, curve in curves[panel.key].items():
                 whole = len(next(arm for arm in arms if arm.label == label).runs)
-                _draw(axis, curve, whole, *looks[label], panel.evaluated)
+                _draw(axis, curve, whole, *looks[label], panel.evaluated, opacity)
             axis.set_title(panel.title)
-            axis.set_xlabel("RL step")
+            drawing.step_axis(axis)
             _limit(axis, panel, curves[panel.key])
+            axis.set_xlim(-0.03 * longest, 1.03 * longest)
             rows = [(_alarm_steps(arm.runs), looks[arm.label][0], "^") for arm in alarmed]
             drawing.mark_alarms(axis, rows)
         handles = _handles(arms, looks, curves, bool(alarmed))
@@ -138,7 +143,7 @@ def draw_arms(
         else:
             figure.legend(
                 handles=handles, loc="outside lower center", frameon=False,
-                ncols=max(1, min(len(handles), columns + 1)),
+                ncols=max(1, min(len(handles), _columns(handles, 4.15 * columns))),
             )  # fmt: skip
         return drawing.save(figure, folder, name), curves
 
@@ -149,7 +154,9 @@ def stretches(runs: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(starts, [*(s - 1 for s in starts[1:]), len(runs) - 1], strict=True))
 
 
-def _draw(axis: Any, curve: Curve, whole: int, colour: str, marker: str, evaluated: bool) -> None:
+def _draw(
+    axis: Any, curve: Curve, whole: int, colour: str, marker: str, evaluated: bool, opacity: float
+) -> None:
     for first, last in stretches(curve.runs):
         part = slice(first, last + 1)
         steps, mean = curve.steps[part], curve.mean[part]
@@ -161,7 +168,7 @@ def _draw(axis: Any, curve: Curve, whole: int, colour: str, marker: str, evaluat
         )  # fmt: skip
         if curve.runs[first] > 1:
             axis.fill_between(
-                steps, curve.low[part], curve.high[part], color=colour, alpha=0.13, linewidth=0
+                steps, curve.low[part], curve.high[part], color=colour, alpha=opacity, linewidth=0
             )
 
 
@@ -170,11 +177,18 @@ def _limit(axis: Any, panel: Panel, curves: Mapping[str, Curve]) -> None:
     high = max(max(curve.high) for curve in curves.values())
     if panel.share and low >= 0 and high <= 1:
         axis.set_ylim(0, 1.02)
-    axis.margins(x=0.03)
+    elif 0 <= low < 0.4 * high:
+        axis.set_ylim(bottom=0)
 
 
 def _alarm_steps(runs: Sequence[Run]) -> list[int]:
     return [alarm["step"] for run in runs for alarm in run.alarms]
+
+
+def _columns(handles: Sequence[Line2D], inches: float) -> int:
+    """How many entries of a legend stand side by side, at about 14 characters an inch."""
+    lines = [line for handle in handles for line in str(handle.get_label()).splitlines()]
+    return int(14 * inches / (max(map(len, lines)) + 8))
 
 
 def _handles(
@@ -188,7 +202,8 @@ def _handles(
     for arm in arms:
         if arm.label in drawn:
             colour, marker = looks[arm.label]
-            count = f" ({len(arm.runs)} runs)" if len(arm.runs) > 1 else " (1 run)"
+            # No break between a number and what it counts.
+            count = f" ({len(arm.runs)}\u00a0runs)" if len(arm.runs) > 1 else " (1\u00a0run)"
             label = "\n".join(textwrap.wrap(arm.label + count, 44))
             handles.append(Line2D([], [], color=colour, marker=marker, markersize=4, label=label))
     sizes = {arm.label: len(arm.runs) for arm in arms}

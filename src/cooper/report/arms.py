@@ -13,7 +13,7 @@ from cooper.report.runs import Run
 
 # Where a run stands, what it is called and what it writes down: none of it moves a curve.
 IGNORED = ("name", "ckpt_path", "quiet", "paths", "logger", "rollouts", "checkpoints")
-NOT_SET = "not set"
+NOT_SET, VARIES = "not set", "varies"
 _LONG = 3  # keys in a label
 
 Settings = dict[str, str]
@@ -25,7 +25,7 @@ class Arm:
 
     Attributes:
         label: short, unique in the report.
-        settings: plain values under dotted keys; those in which its runs differ are left out.
+        settings: plain values under dotted keys; "varies" where its runs differ.
         runs: that count, in the natural order of their paths.
         doubled: runs left out: of the same settings and the same seed as one that counts.
     """
@@ -78,10 +78,8 @@ def group(runs: Sequence[Run], seed_key: str = "seed", by: Sequence[str] = ()) -
         members.setdefault(identity, []).append(number)
     common, kept, doubled = [], [], []
     for numbers in members.values():
-        first = settings[numbers[0]]
-        common.append(
-            {k: v for k, v in first.items() if all(settings[n].get(k) == v for n in numbers)}
-        )
+        inside = [settings[n] for n in numbers]
+        common.append({**inside[0], **dict.fromkeys(differing(inside), VARIES)})
         best: dict[tuple[Any, ...], int] = {}
         for n in numbers:
             identity = (seed_of(runs[n], seed_key), *sorted(settings[n].items()))
@@ -90,7 +88,8 @@ def group(runs: Sequence[Run], seed_key: str = "seed", by: Sequence[str] = ()) -
                 best[identity] = n
         kept.append(tuple(runs[n] for n in numbers if n in best.values()))
         doubled.append(tuple(runs[n] for n in numbers if n not in best.values()))
-    labels = _labels([arm[0] for arm in kept], common)
+    told = [{k: v for k, v in found.items() if not by or _below(k, by)} for found in common]
+    labels = _labels([arm[0] for arm in kept], told, seed_key)
     return [Arm(*parts) for parts in zip(labels, common, kept, doubled, strict=True)]
 
 
@@ -98,11 +97,6 @@ def differing(settings: Sequence[Settings]) -> list[str]:
     """Keys in which some settings differ, in the order of the configuration."""
     keys = list(dict.fromkeys(key for found in settings for key in found))
     return [key for key in keys if len({found.get(key) for found in settings}) > 1]
-
-
-def varying_inside(arm: Arm, seed_key: str) -> list[str]:
-    """Keys in which the runs of one arm differ besides the seed: arms made by ``--by``."""
-    return differing(_comparable(arm.runs, seed_key)) if len(arm.runs) > 1 else []
 
 
 def shown(key: str, value: str | None) -> str:
@@ -168,7 +162,7 @@ def _check(runs: Sequence[Run], option: str, wanted: Sequence[str]) -> None:
             raise ConfigError(f"{option}={key}: no run has such a setting; {mend}")
 
 
-def _labels(firsts: Sequence[Run], settings: Sequence[Settings]) -> list[str]:
+def _labels(firsts: Sequence[Run], settings: Sequence[Settings], seed_key: str) -> list[str]:
     """Name each arm by the settings in which it differs from others."""
     read = [number for number, run in enumerate(firsts) if run.config]
     names = [reward_name(run.config) for run in firsts]
@@ -187,21 +181,41 @@ def _labels(firsts: Sequence[Run], settings: Sequence[Settings]) -> list[str]:
             told.append(key)
     if len(told) > _LONG:
         told = _enough(told, [found[number] for number in read])
-    short = _short(told)
-    labels = []
+    short = _short(told, seed_key)
+    usual = {key: _usual([found[number].get(key) for number in read]) for key in told}
+    labels, full = [], []
     for number, run in enumerate(firsts):
-        parts = [f"{short[k]}={shown(k, found[number][k])}" for k in told if k in found[number]]
+        texts = {k: f"{short[k]}={shown(k, found[number].get(k))}" for k in told}
+        # What most arms have goes without saying, but not the reward.
+        said = [
+            k
+            for k in told
+            if k in found[number] and (k == "reward" or found[number][k] != usual[k])
+        ]
+        parts = [texts[k] for k in said]
+        full.append(", ".join(texts.values()))
+        labels.append(", ".join(parts))
         if not run.config:
-            parts = [f"{run.name} (settings unknown)"]
-        elif not parts and len(read) == 1 and names[number]:
-            parts = [f"reward={names[number]}"]
-        labels.append(", ".join(parts) or ("the others" if told else "all runs"))
+            labels[number] = full[number] = f"{run.name} (settings unknown)"
+        elif not told:
+            labels[number] = f"reward={names[number]}" if names[number] else "all runs"
+    once = Counter(labels)
+    labels = [
+        label if label and once[label] == 1 else whole or label
+        for label, whole in zip(labels, full, strict=True)
+    ]
     seen = Counter[str]()
     for number, label in enumerate(labels):
         seen[label] += 1
         if seen[label] > 1:
             labels[number] = f"{label} ({seen[label]})"
     return labels
+
+
+def _usual(values: Sequence[str | None]) -> str | None:
+    """The value of more than half of the arms."""
+    value, count = Counter(values).most_common(1)[0]
+    return value if 2 * count > len(values) else None
 
 
 def _under(key: str, target: str) -> bool:
@@ -227,14 +241,14 @@ def _enough(keys: Sequence[str], settings: Sequence[Settings]) -> list[str]:
     return told
 
 
-def _short(keys: Sequence[str]) -> dict[str, str]:
-    """The last names of keys, with as much in front as keeps them apart."""
+def _short(keys: Sequence[str], seed_key: str) -> dict[str, str]:
+    """The last names of keys, with as much in front as keeps them apart, also from the seed."""
+    names = {key: key.removesuffix("._target_").split(".") for key in keys}
     short = {}
-    for key in keys:
-        parts = key.removesuffix("._target_").split(".")
-        others = [k.removesuffix("._target_").split(".") for k in keys if k != key]
-        for count in range(1, len(parts) + 1):
-            if all(parts[-count:] != other[-count:] for other in others):
-                break
+    for key, parts in names.items():
+        others = [name for other, name in names.items() if other != key] + [seed_key.split(".")]
+        count = 1
+        while count < len(parts) and any(parts[-count:] == other[-count:] for other in others):
+            count += 1
         short[key] = ".".join(parts[-count:])
     return short

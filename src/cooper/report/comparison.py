@@ -64,7 +64,7 @@ def write_report(
         for kind in ("png", "svg"):
             (folder / f"{name}.{kind}").unlink(missing_ok=True)
     found["curves"] = curves
-    text = json.dumps(_rounded(found), indent=1, ensure_ascii=False)
+    text = json.dumps(_rounded(found), ensure_ascii=False)
     write_atomically(folder / "results.json", f"{text}\n".encode())
     report = render_markdown(found, title, drawn, window_of(arms), others)
     write_atomically(folder / "report.md", report.encode())
@@ -140,10 +140,14 @@ def render_terminal(found: Mapping[str, Any], console: Console | None = None) ->
     """Print the arms' table."""
     console = console or Console()
     table = Table()
-    for column in _header():
-        table.add_column(column, justify="left" if column == "arm" else "right")
+    table.add_column("arm", overflow="fold")
+    for column in ("n", "end", "gain ± 95 %", "reward", "alarms"):
+        table.add_column(column, justify="right", no_wrap=True)
     for label, arm in found["arms"].items():
-        table.add_row(label, *_arm_cells(arm))
+        end = _number(arm["end"] and arm["end"]["value"])
+        gain, reward = _mean(arm["gain"], signed=True), _tenths(arm["reward"])
+        alarmed = f"{arm['alarmed']}/{arm['count']}"
+        table.add_row(label, _counted(arm), end, gain, reward, alarmed)
     console.print(table)
 
 
@@ -185,7 +189,13 @@ def _settings(found: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return f"None that could be read ({NOT_SET})."
-    return markdown_table(["setting", *arms], rows)
+    table = markdown_table(["setting", *arms], rows)
+    if {"reward._target_", "reward.train_model"} & set(found["differing"]):
+        table += (
+            "\n\nIn labels, `reward` is the option of that group, read from its class: rule, "
+            "static (a frozen model), cooper (a trained one), hybrid."
+        )
+    return table
 
 
 def _explained(main: str | None, several: bool) -> str:
@@ -198,9 +208,9 @@ def _explained(main: str | None, several: bool) -> str:
     )
     if several:
         text += (
-            " Means over runs, ± half of the 95 % t interval; one run has none. End, best, gain, "
-            "reward and AUROC are over the runs that came as far as the furthest of their arm, "
-            "whose number stands before the slash in the column n."
+            " All are means over runs; ±: half of the 95 % t interval, which one run does not "
+            "have. End, best, gain, reward and AUROC are over the runs that came as far as the "
+            "furthest of their arm; where those are not all, n gives them / all."
         )
     return text
 
@@ -216,11 +226,10 @@ def _arm_table(found: Mapping[str, Any]) -> str:
 
 
 def _arm_cells(arm: Mapping[str, Any]) -> list[str]:
-    whole = arm["end"]["runs"] if arm["end"] else 0
     end, best = _mean(arm["end"]), _mean(arm["best"])
     alarmed = f"{arm['alarmed']} ({arm['first_alarm']})" if arm["alarmed"] else "0"
     return [
-        str(arm["count"]) if whole == arm["count"] else f"{whole}/{arm['count']}",
+        _counted(arm),
         _mean(arm["start"]),
         f"{end} ({arm['end_step']})" if arm["end"] else "-",
         f"{best} ({_span(arm['best_steps'])})" if arm["best"] else "-",
@@ -230,6 +239,12 @@ def _arm_cells(arm: Mapping[str, Any]) -> list[str]:
         alarmed,
         f"{arm['cpu_seconds']['value']:.0f}" if arm["cpu_seconds"] else "-",
     ]
+
+
+def _counted(arm: Mapping[str, Any]) -> str:
+    """Runs that came as far as the furthest of their arm, of all."""
+    whole = arm["end"]["runs"] if arm["end"] else 0
+    return str(whole) if whole == arm["count"] else f"{whole}/{arm['count']}"
 
 
 def _evaluations(found: Mapping[str, Any]) -> str:

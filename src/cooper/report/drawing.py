@@ -10,6 +10,7 @@ import matplotlib
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 # Okabe-Ito without its yellow, which is lost on white, and a grey: told apart by colour-blind
 # readers too. Markers tell arms apart where colours do not.
@@ -18,7 +19,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 BLUE, ORANGE, GREEN, PINK = COLOURS[:4]
 GREY = COLOURS[-1]
 
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "svg.hashsalt": "cooper",
     "axes.grid": True,
@@ -39,6 +40,12 @@ def save(figure: Any, folder: Path, name: str) -> list[Path]:
     return paths
 
 
+def step_axis(axis: Any) -> None:
+    """Name the step axis; there is no half step."""
+    axis.set_xlabel("RL step")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
 def mark_alarms(axis: Any, rows: Sequence[tuple[Sequence[int], str, str]]) -> None:
     """Make room above the step axis and mark alarms in it, a row each.
 
@@ -52,7 +59,7 @@ def mark_alarms(axis: Any, rows: Sequence[tuple[Sequence[int], str, str]]) -> No
         return
     low, high = axis.get_ylim()
     ticks = [tick for tick in axis.get_yticks() if low <= tick <= high]
-    unit = 0.05 * (high - low)
+    unit = 0.045 * (high - low)
     axis.axhline(low, color=GREY, linewidth=0.6)
     for number, (steps, colour, marker) in enumerate(rows):
         heights = [low - unit * (number + 0.6)] * len(steps)

@@ -68,7 +68,7 @@ def draw_dynamics(rows: Rows, alarms: Rows, folder: Path, name: str, title: str 
         _plot(axes[2], rows, "reward_model/auroc", "AUROC", PINK, window)
         axes[2].set_title("Reward model on this step's rollouts")
         for axis in axes:
-            axis.set_xlabel("RL step")
+            drawing.step_axis(axis)
             axis.set_ylim(0, 1.02)
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(frameon=False, loc="best")

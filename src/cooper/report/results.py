@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cooper.report.arms import Arm, differing, seed_of, varying_inside
+from cooper.report.arms import VARIES, Arm, differing, seed_of
 from cooper.report.runs import Run, series
 from cooper.report.statistics import mean_of
 from cooper.report.summary import first_and_last_tenth
@@ -87,7 +87,7 @@ def results(arms: Sequence[Arm], seed_key: str = "seed") -> dict[str, Any]:
         "arms": {
             arm.label: {
                 "settings": arm.settings,
-                "varying": varying_inside(arm, seed_key),
+                "varying": [key for key, value in arm.settings.items() if value == VARIES],
                 **_arm_figures(arm, main),
                 "evaluations": {key: _start_and_end(arm, key) for key in keys},
                 "runs": [
