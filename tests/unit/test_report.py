@@ -49,6 +49,8 @@ def write(tmp_path):
             "reward": reward,
             "data": {"train": {"seed": seed}},
             "callbacks": {"log": {"path": f"{folder}/log"}},
+            "optimizer": {"steps": 1},
+            "warm_start": {"steps": 1},
             "logger": {"save_dir": str(folder)},
             "trainer": {"max_steps": 4},
         }  # fmt: skip
@@ -144,6 +146,7 @@ def test_runs_that_differ_in_seed_and_place_are_one_arm(write, read):
         ({"reward": COOPER}, ["reward=rule", "reward=cooper"]),
         ({"algorithm__kl_coef": 0.1}, ["kl_coef=0.001", "kl_coef=0.1"]),
         ({"policy": {"_target_": "mine.Other"}}, ["policy=WarmStarted", "policy=Other"]),
+        ({"warm_start__steps": 2}, ["warm_start.steps=1", "warm_start.steps=2"]),
         ({"algorithm__replay": 8}, ["replay=not set", "replay=8"]),
         ({"data__train": {"seed": 7}}, ["train.seed=0", "train.seed=7"]),
     ],
@@ -160,9 +163,11 @@ def test_label_leaves_out_what_the_reward_explains_and_what_most_arms_have(write
     write("3", reward=COOPER)
     write("4", reward={**COOPER, "gate": "rule"})
     write("5", reward=COOPER, algorithm__kl_coef=0.1)
+    write("6", reward=STATIC, policy={"_target_": "mine.Other"})
     assert [arm.label for arm in group(read())] == [
-        "reward=rule", "reward=static", "reward=cooper", "reward=cooper, gate=rule",
-        "reward=cooper, kl_coef=0.1",
+        "reward=rule, policy=WarmStarted", "reward=static, policy=WarmStarted",
+        "reward=cooper, policy=WarmStarted", "reward=cooper, policy=WarmStarted, gate=rule",
+        "reward=cooper, policy=WarmStarted, kl_coef=0.1", "reward=static, policy=Other",
     ]  # fmt: skip
 
 

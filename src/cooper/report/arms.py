@@ -135,7 +135,10 @@ def _comparable(runs: Sequence[Run], seed_key: str) -> list[Settings]:
         settings = _leaves(run.config)
         own = settings.get("paths.run_dir", "null")
         if own != "null":
-            settings = {k: v.replace(own, "RUN_DIR") for k, v in settings.items()}
+            settings = {
+                k: "in the run's folder" if v == own or v.startswith(f"{own}/") else v
+                for k, v in settings.items()
+            }
         found.append(settings)
     keys = dict.fromkeys(key for settings in found for key in settings)
     follows = {
@@ -172,7 +175,7 @@ def _labels(firsts: Sequence[Run], settings: Sequence[Settings], seed_key: str) 
             found[number] = {"reward": name, **found[number]}
     differ = differing([found[number] for number in read])
     # Which part was chosen comes first: it explains the options that only this part has.
-    differ.sort(key=lambda key: (key != "reward", not key.endswith("_target_")))
+    differ.sort(key=lambda key: (key != "reward", not _is_choice(key)))
     told: list[str] = []
     for key in differ:
         top = key.split(".", 1)[0]
@@ -181,16 +184,16 @@ def _labels(firsts: Sequence[Run], settings: Sequence[Settings], seed_key: str) 
             told.append(key)
     if len(told) > _LONG:
         told = _enough(told, [found[number] for number in read])
-    short = _short(told, seed_key)
+    short = _short(told, [seed_key, *(key for number in read for key in found[number])])
     usual = {key: _usual([found[number].get(key) for number in read]) for key in told}
     labels, full = [], []
     for number, run in enumerate(firsts):
         texts = {k: f"{short[k]}={shown(k, found[number].get(k))}" for k in told}
-        # What most arms have goes without saying, but not the reward.
+        # What most arms have goes without saying, but not which part was chosen.
         said = [
             k
             for k in told
-            if k in found[number] and (k == "reward" or found[number][k] != usual[k])
+            if k in found[number] and (_is_choice(k) or found[number][k] != usual[k])
         ]
         parts = [texts[k] for k in said]
         full.append(", ".join(texts.values()))
@@ -218,6 +221,10 @@ def _usual(values: Sequence[str | None]) -> str | None:
     return value if 2 * count > len(values) else None
 
 
+def _is_choice(key: str) -> bool:
+    return key == "reward" or key.endswith("_target_")
+
+
 def _under(key: str, target: str) -> bool:
     return key.startswith(target.removesuffix("_target_"))
 
@@ -241,14 +248,17 @@ def _enough(keys: Sequence[str], settings: Sequence[Settings]) -> list[str]:
     return told
 
 
-def _short(keys: Sequence[str], seed_key: str) -> dict[str, str]:
-    """The last names of keys, with as much in front as keeps them apart, also from the seed."""
-    names = {key: key.removesuffix("._target_").split(".") for key in keys}
-    short = {}
-    for key, parts in names.items():
-        others = [name for other, name in names.items() if other != key] + [seed_key.split(".")]
-        count = 1
-        while count < len(parts) and any(parts[-count:] == other[-count:] for other in others):
-            count += 1
-        short[key] = ".".join(parts[-count:])
-    return short
+def _short(keys: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+    """The last names of keys, with as much in front as keeps them apart from all others."""
+    ends = Counter[str]()
+    for key in dict.fromkeys(known):
+        ends.update(_ends(key))
+    return {
+        key: next((end for end in _ends(key) if ends[end] == 1), _ends(key)[-1]) for key in keys
+    }
+
+
+def _ends(key: str) -> list[str]:
+    """``c``, ``b.c``, ``a.b.c`` of ``a.b.c``."""
+    parts = key.removesuffix("._target_").split(".")
+    return [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]

@@ -43,7 +43,7 @@ def save(figure: Any, folder: Path, name: str) -> list[Path]:
 def step_axis(axis: Any) -> None:
     """Name the step axis; there is no half step."""
     axis.set_xlabel("RL step")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
 
 
 def mark_alarms(axis: Any, rows: Sequence[tuple[Sequence[int], str, str]]) -> None:
