@@ -165,9 +165,17 @@ def test_label_leaves_out_what_the_reward_explains_and_what_most_arms_have(write
     write("5", reward=COOPER, algorithm__kl_coef=0.1)
     write("6", reward=STATIC, policy={"_target_": "mine.Other"})
     assert [arm.label for arm in group(read())] == [
-        "reward=rule, policy=WarmStarted", "reward=static, policy=WarmStarted",
-        "reward=cooper, policy=WarmStarted", "reward=cooper, policy=WarmStarted, gate=rule",
-        "reward=cooper, policy=WarmStarted, kl_coef=0.1", "reward=static, policy=Other",
+        "reward=rule", "reward=static", "reward=cooper", "reward=cooper, gate=rule",
+        "reward=cooper, kl_coef=0.1", "reward=static, policy=Other",
+    ]  # fmt: skip
+
+
+def test_label_begins_with_a_choice_even_if_most_arms_made_it(write, read):
+    write("1")
+    write("2", algorithm__kl_coef=0.1)
+    write("3", policy={"_target_": "mine.Other"})
+    assert [arm.label for arm in group(read())] == [
+        "policy=WarmStarted", "policy=WarmStarted, kl_coef=0.1", "policy=Other",
     ]  # fmt: skip
 
 

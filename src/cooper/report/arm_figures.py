@@ -18,6 +18,8 @@ from cooper.report.runs import Run, series
 from cooper.report.statistics import Curve, average, smoothed
 
 WINDOW = 5  # steps of the moving mean
+_WIDTH = 4.15  # inches of a panel; a line of a legend holds about 14 characters an inch
+_LINE = 0.19  # inches of height of a legend's line
 _SMOOTH_FROM = 20  # steps; shorter runs are drawn as they are
 
 
@@ -115,14 +117,19 @@ def draw_arms(
     alarmed = [arm for arm in arms if any(run.alarms for run in arm.runs)]
     longest = max(1, *(run.steps for arm in arms for run in arm.runs))
     opacity = 0.13 if len(arms) <= 4 else 0.08
+    handles = _handles(arms, looks, curves, bool(alarmed))
     with plt.rc_context(drawing.STYLE):
         columns = min(3, len(shown)) if len(shown) != 4 else 2
         lines = math.ceil(len(shown) / columns)
-        height = 3.1 + 0.13 * len(alarmed)
+        width, height = _WIDTH * columns, (3.1 + 0.13 * len(alarmed)) * lines
+        texts = [line for handle in handles for line in str(handle.get_label()).splitlines()]
+        inside = columns * lines > len(shown) and len(texts) * _LINE < 0.9 * height / lines
+        beside = max(1, min(len(handles), int(14 * width / (max(map(len, texts)) + 8))))
+        if not inside:
+            height += _LINE * (len(texts) / beside + 1)
         figure, grid = plt.subplots(
-            lines, columns, figsize=(4.15 * columns, height * lines), layout="constrained",
-            squeeze=False,
-        )  # fmt: skip
+            lines, columns, figsize=(width, height), layout="constrained", squeeze=False
+        )
         axes = list(grid.flat)
         for axis, panel in zip(axes, shown, strict=False):
             for label, curve in curves[panel.key].items():
@@ -134,17 +141,13 @@ def draw_arms(
             axis.set_xlim(-0.03 * longest, 1.03 * longest)
             rows = [(_alarm_steps(arm.runs), looks[arm.label][0], "^") for arm in alarmed]
             drawing.mark_alarms(axis, rows)
-        handles = _handles(arms, looks, curves, bool(alarmed))
         spare = axes[len(shown) :]
         for axis in spare:
             axis.axis("off")
-        if spare:
+        if inside:
             spare[0].legend(handles=handles, loc="center left", frameon=False)
         else:
-            figure.legend(
-                handles=handles, loc="outside lower center", frameon=False,
-                ncols=max(1, min(len(handles), _columns(handles, 4.15 * columns))),
-            )  # fmt: skip
+            figure.legend(handles=handles, loc="outside lower center", frameon=False, ncols=beside)
         return drawing.save(figure, folder, name), curves
 
 
@@ -183,12 +186,6 @@ def _limit(axis: Any, panel: Panel, curves: Mapping[str, Curve]) -> None:
 
 def _alarm_steps(runs: Sequence[Run]) -> list[int]:
     return [alarm["step"] for run in runs for alarm in run.alarms]
-
-
-def _columns(handles: Sequence[Line2D], inches: float) -> int:
-    """How many entries of a legend stand side by side, at about 14 characters an inch."""
-    lines = [line for handle in handles for line in str(handle.get_label()).splitlines()]
-    return int(14 * inches / (max(map(len, lines)) + 8))
 
 
 def _handles(

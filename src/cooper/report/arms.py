@@ -186,14 +186,13 @@ def _labels(firsts: Sequence[Run], settings: Sequence[Settings], seed_key: str) 
         told = _enough(told, [found[number] for number in read])
     short = _short(told, [seed_key, *(key for number in read for key in found[number])])
     usual = {key: _usual([found[number].get(key) for number in read]) for key in told}
+    begins = ["reward"] if "reward" in told else [key for key in told if _is_choice(key)]
     labels, full = [], []
     for number, run in enumerate(firsts):
         texts = {k: f"{short[k]}={shown(k, found[number].get(k))}" for k in told}
-        # What most arms have goes without saying, but not which part was chosen.
+        # What most arms have goes without saying, except the choice that the label begins with.
         said = [
-            k
-            for k in told
-            if k in found[number] and (_is_choice(k) or found[number][k] != usual[k])
+            k for k in told if k in found[number] and (k in begins or found[number][k] != usual[k])
         ]
         parts = [texts[k] for k in said]
         full.append(", ".join(texts.values()))

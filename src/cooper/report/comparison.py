@@ -265,12 +265,13 @@ def _evaluations(found: Mapping[str, Any]) -> str:
 
 def _figures(drawn: Sequence[str], window: int, single: bool) -> str:
     smooth = f" What is measured in every step is a mean over the last {window} steps."
-    how = "Triangles on the step axis: alarms, in the colour of their arm."
+    how = "Marks on the step axis: alarms."
     if not single:
         how = (
             "Lines: means over the runs of an arm. Bands: from the lowest to the highest run. "
             "A line is broken and dashed where not all runs of the arm are in it: they ended "
-            f"before, or have not come so far. {how}"
+            "before, or have not come so far. Triangles on the step axis: alarms, in the colour "
+            "of their arm."
         )
     parts = [how + (smooth if window == WINDOW else "")]
     parts += [f"![{_CAPTIONS[name]}]({name}.png)\n\n{_CAPTIONS[name]} ([SVG]({name}.svg))."
