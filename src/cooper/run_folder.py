@@ -177,11 +177,11 @@ class RunFolder:
 
     def read_summary(self) -> dict[str, Any]:
         """How the run last ended; empty when it never did."""
-        try:
-            found = json.loads(self.summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _object(self.summary)
+
+    def read_environment(self) -> dict[str, Any]:
+        """Versions, commit, machine; empty when there are none yet."""
+        return _object(self.environment)
 
     def write_rollouts(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Write a step's kept rollouts, compressed; the same rows give the same bytes."""
@@ -247,6 +247,15 @@ class RunFolder:
     def _step_files(self) -> Iterator[Path]:
         yield from sorted((self.path / "rollouts").glob("*.jsonl.gz"))
         yield from sorted((self.path / "alarms").glob("*.jsonl"))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one when there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

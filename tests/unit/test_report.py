@@ -311,7 +311,7 @@ def test_looking_at_a_run_does_not_hold_it(write, read):
 def test_damaged_files_are_noted_and_the_rest_counts(write, read):
     folder = write("1", rows=[*ROWS[:3], {"step": 3, "reward/mean": None, VAL: "x"}])
     with (folder / "metrics.jsonl").open("ab") as out:
-        out.write(b'\xff\x00\n[1]\n{"step": 4, "reward/mean": 0.7}\n{"step": 5, "rew')
+        out.write(b'\xff\x00\n[1]\n{"step": 4, "val/sums/avg_at_8": NaN}\n{"step": 5, "rew')
     (run,) = read()
     assert [r["step"] for r in run.rows] == [0, 1, 2, 3, 4]
     assert run.notes == (
@@ -486,6 +486,15 @@ def test_a_doubled_run_is_told(write, report, tmp_path):
     assert report("runs")[0] == 0
     text = (tmp_path / "runs" / "report" / "report.md").read_text()
     assert "`2` is left out: another run has its settings and its seed (0)" in text
+
+
+def test_versions_of_the_code_are_told_apart(write, report, tmp_path):
+    for seed, commit in enumerate(("a" * 40, "b" * 40, "b" * 40)):
+        folder = write(str(seed), seed=seed)
+        (folder / "environment.json").write_text(json.dumps({"commit": commit}))
+    assert report("runs")[0] == 0
+    text = (tmp_path / "runs" / "report" / "report.md").read_text()
+    assert "different versions of the code: aaaaaaaaaa (1 run), bbbbbbbbbb (2 runs)." in text
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -164,6 +165,10 @@ def _read(runs: Sequence[Mapping[str, Any]], arms: Mapping[str, Any], others: Se
     ]
     if states["killed"]:
         lines.append("Killed: the run ended without a summary, and no process is at work there.")
+    commits = Counter(str(run["commit"])[:10] for run in runs if run["commit"])
+    if len(commits) > 1:
+        listed = ", ".join(f"{commit} ({_count(n, 'run')})" for commit, n in commits.items())
+        lines.append(f"The runs were made by different versions of the code: {listed}.")
     for run in runs:
         lines += [f"`{run['name']}`: {note}." for note in run["notes"]]
         if not run["counted"]:
@@ -373,7 +378,7 @@ def _plain(curve: Curve) -> dict[str, Any]:
 
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return round(value, 4)
+        return round(value, 4) if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {key: _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value

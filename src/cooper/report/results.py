@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cooper.report.arms import VARIES, Arm, differing, seed_of
-from cooper.report.runs import Run, series
+from cooper.report.runs import Run, is_number, series
 from cooper.report.statistics import mean_of
 from cooper.report.summary import first_and_last_tenth
 
@@ -60,6 +60,7 @@ def figures_of(run: Run, main: str | None) -> dict[str, Any]:
     at_start = bool(steps) and steps[0] == 0
     best = max(range(len(values)), key=lambda i: values[i]) if values else None
     last = later[-_LAST:]
+    seconds = run.summary.get("cpu_seconds")
     facts = {
         "start": values[0] if at_start else None,
         "end": values[-1] if later else None,
@@ -68,7 +69,7 @@ def figures_of(run: Run, main: str | None) -> dict[str, Any]:
         "best_step": steps[best] if best is not None else None,
         "gain": sum(last) / len(last) - values[0] if last and at_start else None,
         "alarms": [_alarm(row) for row in run.alarms],
-        "cpu_seconds": run.summary.get("cpu_seconds"),
+        "cpu_seconds": seconds if is_number(seconds) else None,
     }
     for name, key in TENTHS.items():
         facts[name] = first_and_last_tenth(run.rows, key)
@@ -97,6 +98,7 @@ def results(arms: Sequence[Arm], seed_key: str = "seed") -> dict[str, Any]:
                         "state": run.state,
                         "steps": run.steps,
                         "max_steps": run.max_steps,
+                        "commit": run.commit,
                         "counted": run in arm.runs,
                         "notes": list(run.notes),
                         **figures_of(run, main),

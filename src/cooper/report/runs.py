@@ -30,6 +30,7 @@ class Run:
         summary: of ``summary.json``, when it describes these rows; else empty.
         state: finished, stopped, interrupted or failed, as the run says; killed: it ended without
             a word; running: a process is at work there.
+        commit: of the code that ran last, as far as it is known.
         notes: what could not be read.
     """
 
@@ -40,6 +41,7 @@ class Run:
     alarms: list[dict[str, Any]]
     summary: dict[str, Any]
     state: str
+    commit: str | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -57,7 +59,7 @@ class Run:
 
 def series(rows: Rows, key: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric; steps without it are left out."""
-    points = [(row["step"], row[key]) for row in rows if _is_number(row.get(key))]
+    points = [(row["step"], row[key]) for row in rows if is_number(row.get(key))]
     return [p[0] for p in points], [p[1] for p in points]
 
 
@@ -138,10 +140,18 @@ def read_run(path: Path, name: str) -> Run | None:
     if running or summary.get("steps") != last:
         summary = {}
     state = "running" if running else str(summary.get("status", "killed"))
+    commit = folder.read_environment().get("commit")
     return Run(
-        name, folder, config, [rows[step] for step in sorted(rows)], alarms, summary, state,
-        tuple(notes),
-    )  # fmt: skip
+        name=name,
+        folder=folder,
+        config=config,
+        rows=[rows[step] for step in sorted(rows)],
+        alarms=alarms,
+        summary=summary,
+        state=state,
+        commit=commit if isinstance(commit, str) else None,
+        notes=tuple(notes),
+    )
 
 
 def _rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -162,7 +172,8 @@ def _rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return rows
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value read from JSON is a finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value)
