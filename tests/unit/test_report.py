@@ -146,6 +146,8 @@ def test_runs_that_differ_in_seed_and_place_are_one_arm(write, read):
         ({"reward": COOPER}, ["reward=rule", "reward=cooper"]),
         ({"algorithm__kl_coef": 0.1}, ["kl_coef=0.001", "kl_coef=0.1"]),
         ({"policy": {"_target_": "mine.Other"}}, ["policy=WarmStarted", "policy=Other"]),
+        # What only the other part takes is said by its name.
+        ({"policy": {"_target_": "a.B", "depth": 3}}, ["policy=WarmStarted", "policy=B"]),
         ({"warm_start__steps": 2}, ["warm_start.steps=1", "warm_start.steps=2"]),
         ({"algorithm__replay": 8}, ["replay=not set", "replay=8"]),
         ({"data__train": {"seed": 7}}, ["train.seed=0", "train.seed=7"]),
