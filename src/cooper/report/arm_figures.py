@@ -32,12 +32,14 @@ class Panel:
         title: above the panel.
         share: whether the axis goes from 0 to 1; else as far as the curves do.
         evaluated: now and then, so that points are marked and nothing is smoothed.
+        least: of the axis to show, so that noise does not look like change; for what ends at 1.
     """
 
     key: str
     title: str
     share: bool = True
     evaluated: bool = False
+    least: float = 0.0
 
 
 CURVES = (
@@ -48,24 +50,25 @@ CURVES = (
 )
 HACKING = (
     Panel("hacking/gap", "Gap: score - verified accuracy", share=False),
-    Panel("hacking/gap_trend", "Trend of the gap", share=False),
+    Panel("hacking/gap_trend", "Trend of the gap (per step)", share=False),
     Panel("hacking/false_positive_rate", "Mean score of wrong rollouts"),
     Panel("tricks/repetition", "Share with repetition", share=False),
     Panel("tricks/several_answers", "Share with several answers", share=False),
     Panel("tricks/no_answer", "Share without an answer", share=False),
     Panel("tricks/reference_pasted", "Share with the reference pasted", share=False),
-    Panel("tricks/length_drift", "Length drift", share=False),
+    Panel("tricks/length_drift", "Completion length against the start", share=False),
 )
+_RARE = {"share": False, "evaluated": True}
 STABILITY = (
-    Panel(
-        "reward_model/heldout_accuracy", "Held-out labels, accuracy", share=False, evaluated=True
-    ),
-    Panel("reward_model/heldout_auroc", "Held-out labels, AUROC", share=False, evaluated=True),
+    Panel("reward_model/heldout_accuracy", "Held-out labels, accuracy", **_RARE, least=0.1),
+    Panel("reward_model/heldout_auroc", "Held-out labels, AUROC", **_RARE, least=0.1),
     Panel("reward_model/margin", "Margin on the step's pairs", share=False),
-    Panel("reward_model/old_pairs_accuracy", "Old pairs, accuracy", share=False, evaluated=True),
-    Panel("reward_model/old_pairs_margin", "Old pairs, margin", share=False, evaluated=True),
-    Panel("reward_model/probe_drift", "Drift on the probe set", share=False, evaluated=True),
-)
+    Panel("reward_model/old_pairs_accuracy", "Old pairs, accuracy", **_RARE, least=0.1),
+    Panel("reward_model/old_pairs_margin", "Old pairs, margin", **_RARE),
+    Panel("reward_model/probe_drift", "Probe set, mean change of score", **_RARE),
+    Panel("reward_model/probe_correlation", "Probe set, rank correlation with the start", **_RARE,
+          least=0.1),
+)  # fmt: skip
 
 
 def curves_of(arm: Arm, panel: Panel, window: int) -> Curve | None:
@@ -180,7 +183,10 @@ def _limit(axis: Any, panel: Panel, curves: Mapping[str, Curve]) -> None:
     high = max(max(curve.high) for curve in curves.values())
     if panel.share and low >= 0 and high <= 1:
         axis.set_ylim(0, 1.02)
-    elif 0 <= low < 0.4 * high:
+    elif high - low < panel.least:
+        top = min((low + high + panel.least) / 2, max(high, 1.0) + 0.05 * panel.least)
+        axis.set_ylim(top - panel.least, top)
+    elif 0 <= low <= 0.4 * high:
         axis.set_ylim(bottom=0)
 
 
