@@ -8,11 +8,12 @@ import sys
 
 import pytest
 import yaml
+from matplotlib import pyplot as plt
 
 from cooper.cli.report import main
 from cooper.errors import ConfigError, DataError
 from cooper.files import claim
-from cooper.report import find_runs, group, training_dynamics
+from cooper.report import drawing, find_runs, group, training_dynamics
 from cooper.report.arm_figures import stretches
 from cooper.report.results import figures_of, main_metric, results
 from cooper.report.statistics import average, mean_of, t_quantile
@@ -530,9 +531,41 @@ def test_no_folder_is_an_error(report):
 # A run's own figure
 
 
+def test_alarms_have_room_of_their_own_above_the_step_axis():
+    figure, axis = plt.subplots()
+    axis.plot([0, 10], [0, 1])
+    axis.set_ylim(0, 1)
+    drawing.mark_alarms(axis, [([3, 5], "black", "^"), ([4], "red", "^")])
+    first, second = (marks.get_offsets().tolist() for marks in axis.collections)
+    assert [x for x, _ in first] == [3, 5]
+    assert [x for x, _ in second] == [4]
+    bottom = axis.get_ylim()[0]
+    assert 0 > first[0][1] > second[0][1] > bottom
+    assert min(axis.get_yticks()) == 0
+    plt.close(figure)
+
+
+def marks_in(path):
+    """How many rows of marks a figure has: bands are no scatter plots."""
+    return path.read_text().count('id="PathCollection_')
+
+
 def test_training_dynamics_shows_alarms(write):
     plain, alarmed = write("1"), write("2", alarms=[3])
     for folder in (plain, alarmed):
         training_dynamics(RunFolder(folder))
-    texts = [(f / "figures" / "training_dynamics.svg").read_text() for f in (plain, alarmed)]
-    assert ["alarm: gap" in text for text in texts] == [False, True]
+    paths = [folder / "figures" / "training_dynamics.svg" for folder in (plain, alarmed)]
+    assert [marks_in(path) for path in paths] == [0, 3]  # in each of the three panels
+    assert ["alarm: gap" in path.read_text() for path in paths] == [False, True]
+
+
+def test_arms_show_their_alarms_and_missing_runs(write, report, tmp_path):
+    write("0", alarms=[3])
+    write("1", reward=STATIC, alarms=[2])
+    assert report("runs")[0] == 0
+    figure = tmp_path / "runs" / "report" / "curves.svg"
+    assert marks_in(figure) == 2 * 3  # arms by panels: held-out, reward, verified
+    assert "dashed" not in figure.read_text()
+    write("2", reward=STATIC, rows=ROWS[:3], seed=1, summary=False)
+    assert report("runs")[0] == 0
+    assert "dashed: not all runs of the arm" in figure.read_text()
