@@ -13,7 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cooper.errors import CheckpointError
+import yaml
+
+from cooper.errors import CheckpointError, DataError
 from cooper.files import claim, discard, naming, remove_leftovers, sync, write_atomically
 from cooper.monitoring.alarms import Alarm
 
@@ -104,6 +106,34 @@ class RunFolder:
             if other != kept:
                 other.unlink()
 
+    def read_config(self) -> dict[str, Any]:
+        """The resolved configuration as plain values; empty when there is none yet.
+
+        Raises:
+            DataError: the file cannot be read as one.
+        """
+        if not self.config.is_file():
+            return {}
+        try:
+            found = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            where = getattr(error, "problem_mark", None)
+            line = f", line {where.line + 1}" if where else ""
+            raise DataError(f"{self.config}{line}: is no YAML that can be read") from error
+        if not isinstance(found, dict):
+            raise DataError(f"{self.config}: holds no settings")
+        return found
+
+    def in_use(self) -> bool:
+        """Whether a process is at work here; false where the file system has no locks."""
+        try:
+            held = claim(self.path)
+        except BlockingIOError:
+            return True
+        if held is not None:
+            os.close(held)
+        return False
+
     def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add a line; figures that are not finite are written as null, since JSON has no NaN."""
         row: dict[str, Any] = {"step": step}
@@ -147,11 +177,11 @@ class RunFolder:
 
     def read_summary(self) -> dict[str, Any]:
         """How the run last ended; empty when it never did."""
-        try:
-            found = json.loads(self.summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        return _object(self.summary)
+
+    def read_environment(self) -> dict[str, Any]:
+        """Versions, commit, machine; empty when there are none yet."""
+        return _object(self.environment)
 
     def write_rollouts(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Write a step's kept rollouts, compressed; the same rows give the same bytes."""
@@ -217,6 +247,15 @@ class RunFolder:
     def _step_files(self) -> Iterator[Path]:
         yield from sorted((self.path / "rollouts").glob("*.jsonl.gz"))
         yield from sorted((self.path / "alarms").glob("*.jsonl"))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one when there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import shutil
@@ -86,6 +87,18 @@ def test_command_composes_from_an_empty_folder(unpacked, tmp_path):
     assert told.returncode == 0
     assert "reward: cooper, hybrid, rule, static" in told.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_says_what_it_takes(unpacked, tmp_path):
+    (listed,) = unpacked.glob("*.dist-info/entry_points.txt")
+    commands = configparser.ConfigParser()
+    commands.read(listed)
+    modules = {name: target.split(":")[0] for name, target in commands["console_scripts"].items()}
+    assert "cooper-report" in modules
+    for name, module in modules.items():
+        told = run(unpacked, tmp_path, "-m", module, "--help")
+        assert told.returncode == 0, told.stderr
+        assert name in told.stdout
 
 
 def test_verifiers_load_neither_torch_nor_lightning_nor_hydra(unpacked, tmp_path):

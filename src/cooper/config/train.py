@@ -34,7 +34,7 @@ from cooper.errors import CheckpointError, Terminated, interruption
 from cooper.files import write_atomically
 from cooper.fitting import QUIET
 from cooper.progress import set_quiet
-from cooper.report import render_summary, summarise, training_dynamics
+from cooper.report import render_summary, reward_name, summarise, training_dynamics
 from cooper.rng import seed_globals
 from cooper.run_folder import RunFolder, find_checkpoint
 
@@ -240,7 +240,7 @@ def export(run: Run, folder: RunFolder) -> None:
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:
     """Write figures and summary, print the table."""
-    training_dynamics(folder, title=f"{cfg.name}, {_reward_name(cfg)}, seed {cfg.seed}")
+    training_dynamics(folder, title=f"{cfg.name}, {reward_name(plain(cfg))}, seed {cfg.seed}")
     summary: dict[str, Any] = summarise(
         folder,
         name=cfg.name,
@@ -254,11 +254,3 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:
     if not cfg.quiet:
         render_summary(summary)
         print(f"run folder: {folder.path}  (figures/training_dynamics.png)", flush=True)
-
-
-def _reward_name(cfg: DictConfig) -> str:
-    target = str(cfg.reward._target_).rsplit(".", 1)[-1]
-    trained = cfg.reward.get("train_model")
-    return {"RuleReward": "rule", "HybridReward": "hybrid"}.get(
-        target, "cooper" if trained else "static"
-    )

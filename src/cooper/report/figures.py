@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-from cooper.run_folder import RunFolder
-
-matplotlib.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 
-# Okabe-Ito: told apart by colour-blind readers too.
-_BLUE, _ORANGE, _GREEN, _PINK, _GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
-
-Rows = Sequence[dict[str, Any]]
-
-
-def series(rows: Rows, key: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric; steps without it are left out."""
-    points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
-    return [p[0] for p in points], [p[1] for p in points]
-
-
-def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """Mean over the last `window` values."""
-    return [
-        sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))
-    ]
+from cooper.report import drawing
+from cooper.report.drawing import BLUE, GREEN, GREY, MARKERS, ORANGE, PINK
+from cooper.report.runs import Rows, series
+from cooper.report.statistics import smoothed
+from cooper.run_folder import RunFolder
 
 
 def _plot(axis: Any, rows: Rows, key: str, label: str, colour: str, window: int = 1) -> None:
@@ -44,7 +27,7 @@ def _plot(axis: Any, rows: Rows, key: str, label: str, colour: str, window: int 
 
 
 def training_dynamics(folder: RunFolder, title: str = "") -> list[Path]:
-    """Draw ``figures/training_dynamics.png`` and ``.svg`` from ``metrics.jsonl``.
+    """Draw ``figures/training_dynamics.png`` and ``.svg`` from a run's folder.
 
     Args:
         folder: of a run, finished or not.
@@ -53,38 +36,70 @@ def training_dynamics(folder: RunFolder, title: str = "") -> list[Path]:
     Returns:
         the files written; none when there are no metrics yet.
     """
-    rows = folder.read_metrics()
+    rows, alarms = folder.read_metrics(), folder.read_alarms()
+    return draw_dynamics(rows, alarms, folder.figures, "training_dynamics", title)
+
+
+def draw_dynamics(rows: Rows, alarms: Rows, folder: Path, name: str, title: str = "") -> list[Path]:
+    """Draw one run's three curves, its alarms on the step axis.
+
+    Args:
+        rows: the steps' metrics.
+        alarms: with ``step`` and ``name``.
+        folder: to write to.
+        name: of the files, without their ending.
+        title: above the panels.
+
+    Returns:
+        the files written; none when there are no metrics.
+    """
     if not rows:
         return []
     window = 5 if len(rows) > 20 else 1
-    with plt.rc_context({"font.size": 9, "svg.hashsalt": "cooper", "axes.grid": True,
-                         "grid.alpha": 0.3, "axes.spines.top": False,
-                         "axes.spines.right": False}):  # fmt: skip
-        figure, axes = plt.subplots(1, 3, figsize=(12.5, 3.6), layout="constrained")
+    marks = _alarm_rows(alarms)
+    with plt.rc_context(drawing.STYLE):
+        height = 3.6 + (0.3 if marks else 0.0)
+        figure, axes = plt.subplots(1, 3, figsize=(12.5, height), layout="constrained")
         _accuracy(axes[0], rows)
-        _plot(axes[1], rows, "reward/mean", "training reward", _ORANGE, window)
-        _plot(axes[1], rows, "verifier/accuracy", "verified accuracy (decided)", _BLUE, window)
+        _plot(axes[1], rows, "reward/mean", "training reward", ORANGE, window)
+        _plot(axes[1], rows, "verifier/accuracy", "verified accuracy (decided)", BLUE, window)
         axes[1].set_title("What the policy is paid, and what is verified")
-        _plot(axes[2], rows, "reward_model/accuracy", "accuracy at 0.5", _GREEN, window)
-        _plot(axes[2], rows, "reward_model/auroc", "AUROC", _PINK, window)
+        _plot(axes[2], rows, "reward_model/accuracy", "accuracy at 0.5", GREEN, window)
+        _plot(axes[2], rows, "reward_model/auroc", "AUROC", PINK, window)
         axes[2].set_title("Reward model on this step's rollouts")
         for axis in axes:
-            axis.set_xlabel("RL step")
+            drawing.step_axis(axis)
             axis.set_ylim(0, 1.02)
             if axis.get_legend_handles_labels()[0]:
                 axis.legend(frameon=False, loc="best")
             else:
                 axis.text(0.5, 0.5, "not measured in this run", transform=axis.transAxes,
-                          ha="center", color=_GREY)  # fmt: skip
+                          ha="center", color=GREY)  # fmt: skip
+            drawing.mark_alarms(axis, list(marks.values()))
+        if marks:
+            handles = [
+                Line2D([], [], color=colour, marker=marker, linestyle="", label=f"alarm: {rule}")
+                for rule, (_, colour, marker) in marks.items()
+            ]
+            figure.legend(
+                handles=handles, loc="outside lower center", ncols=len(handles), frameon=False
+            )
         if title:
             figure.suptitle(title, fontsize=11)
-        folder.figures.mkdir(parents=True, exist_ok=True)
-        paths = [folder.figures / f"training_dynamics.{kind}" for kind in ("png", "svg")]
-        for path in paths:
-            metadata = {"Date": None} if path.suffix == ".svg" else None
-            figure.savefig(path, dpi=130, metadata=metadata)
-        plt.close(figure)
-    return paths
+        return drawing.save(figure, folder, name)
+
+
+def _alarm_rows(alarms: Rows) -> dict[str, tuple[list[int], str, str]]:
+    """Steps, colour and marker of each rule that gave an alarm."""
+    rules = list(dict.fromkeys(str(alarm.get("name", "")) for alarm in alarms))
+    return {
+        rule: (
+            [alarm["step"] for alarm in alarms if str(alarm.get("name", "")) == rule],
+            "black",
+            MARKERS[(number + 2) % len(MARKERS)],
+        )
+        for number, rule in enumerate(rules)
+    }
 
 
 def _accuracy(axis: Any, rows: Rows) -> None:
@@ -97,9 +112,9 @@ def _accuracy(axis: Any, rows: Rows) -> None:
     main = max(sets, key=lambda k: len(series(rows, k)[0]))
     name = main.split("/")[1]
     metric = main.split("/")[2].replace("_at_", "@")
-    _plot(axis, rows, main, metric, _BLUE)
-    _plot(axis, rows, f"val/{name}/greedy", "greedy", _GREY)
-    colours = (_GREEN, _PINK, _ORANGE)
+    _plot(axis, rows, main, metric, BLUE)
+    _plot(axis, rows, f"val/{name}/greedy", "greedy", GREY)
+    colours = (GREEN, PINK, ORANGE)
     groups = [k for k in keys if k.startswith(f"val/{name}.")]
     if len(groups) <= len(colours):
         for key, colour in zip(groups, colours, strict=False):

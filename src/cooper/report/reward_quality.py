@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
 from cooper.evaluation.reward_quality import CALIBRATION_BINS, Scored
+from cooper.report.markdown import markdown_table
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -43,13 +44,6 @@ def cell(figures: Mapping[str, Any], name: str, intervals: Mapping[str, Any] | N
         low, high = intervals[name]
         text += f" [{low:.3f}, {high:.3f}]"
     return text
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |"
-                     for line in lines)  # fmt: skip
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from cooper.report.runs import Rows, series
 from cooper.run_folder import RunFolder
 
 _TRAINING = (
@@ -45,19 +46,27 @@ def summarise(folder: RunFolder, **facts: Any) -> dict[str, Any]:
             "end": values[-1][1],
             "end_step": values[-1][0],
         }
-    share = max(1, len(steps) // 10)
     training = {}
     for key, _ in _TRAINING:
-        first = [r[key] for r in steps[:share] if r.get(key) is not None]
-        last = [r[key] for r in steps[-share:] if r.get(key) is not None]
-        if first and last:
-            training[key] = {"start": sum(first) / len(first), "end": sum(last) / len(last)}
+        ends = first_and_last_tenth(rows, key)
+        if ends is not None:
+            training[key] = {"start": ends[0], "end": ends[1]}
     return {
         **facts,
         "steps": steps[-1]["step"] if steps else 0,
         "evaluation": evaluation,
         "training": training,
     }
+
+
+def first_and_last_tenth(rows: Rows, key: str) -> tuple[float, float] | None:
+    """Means of a metric over the first and the last tenth of the steps; None without values."""
+    steps = [row for row in rows if row["step"] > 0]
+    share = max(1, len(steps) // 10)
+    first, last = series(steps[:share], key)[1], series(steps[-share:], key)[1]
+    if not first or not last:
+        return None
+    return sum(first) / len(first), sum(last) / len(last)
 
 
 def render_summary(summary: dict[str, Any], console: Console | None = None) -> None:
