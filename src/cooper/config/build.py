@@ -450,9 +450,9 @@ def monitor_settings(
     Raises:
         ConfigError: a setting is out of its range, or the action is none for this run.
     """
-    if cfg.monitor is None:
-        return None
     given = plain(cfg.monitor)
+    if not given.pop("enabled"):
+        return None
     try:
         settings = MonitorSettings(**{**given, "alarms": Thresholds(**given["alarms"])})
     except ValueError as error:

@@ -119,6 +119,7 @@ class MonitorAlarms:
 class Monitor:
     """The reward-hacking monitor."""
 
+    enabled: bool = True
     window: int = 10
     smooth: int = 5
     cooldown: int = 10
@@ -161,7 +162,7 @@ class TrainConfig:
     evaluation: Evaluation = field(default_factory=Evaluation)
     rollouts: RolloutLogging = field(default_factory=RolloutLogging)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
-    monitor: Monitor | None = None
+    monitor: Monitor = field(default_factory=Monitor)
     callbacks: Any = None
     logger: Any = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
@@ -61,17 +60,12 @@ class Probe:
             return {}
         scores = probabilities(scorer, self.items)
         found = agreement(scores, self.labels)
-        correlation = float(spearman_corrcoef(scores, self.begun))
         return {
             "reward_model/heldout_accuracy": found["accuracy"],
             "reward_model/heldout_auroc": found["auroc"],
             "reward_model/probe_drift": float((scores - self.begun).abs().mean()),
-            # Scores that are all alike have no ranks.
-            **(
-                {"reward_model/probe_correlation": correlation}
-                if math.isfinite(correlation)
-                else {}
-            ),
+            # 0 where the scores are all alike.
+            "reward_model/probe_correlation": float(spearman_corrcoef(scores, self.begun)),
         }
 
     def _on_old_pairs(self, scorer: RewardModel) -> Metrics:
