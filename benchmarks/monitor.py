@@ -2,7 +2,7 @@
 
     python benchmarks/monitor.py --cache CACHE_DIR
 
-Runs the embedded task for 20 steps with the monitor's default settings, in this process, and takes
+Runs the embedded task for 40 steps with the monitor's default settings, in this process, and takes
 `time.process_time` around the monitor's hooks and around the training steps. Measured apart: steps
 in which the reward model is scored on the fixed sets, and the others. "amortised" is what a long
 run pays a step: the others, plus one `every`-th of what a measurement adds; the start is its own
@@ -27,7 +27,7 @@ from cooper.module import CooperModule
 from cooper.monitoring import MonitorSettings
 
 HERE = Path(__file__).parent
-STEPS = 20
+STEPS = 40
 REWARDS = ("cooper", "static", "rule")
 
 

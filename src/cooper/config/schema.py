@@ -123,7 +123,7 @@ class Monitor:
     window: int = 10
     smooth: int = 5
     cooldown: int = 10
-    every: int = 10
+    every: int = 20
     examples: int = 128
     old_pairs: int = 32
     action: str = "none"

@@ -69,7 +69,7 @@ class MonitorSettings:
     window: int = 10
     smooth: int = 5
     cooldown: int = 10
-    every: int = 10
+    every: int = 20
     examples: int = 128
     old_pairs: int = 32
     action: Action = "none"
