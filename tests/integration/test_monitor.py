@@ -71,7 +71,7 @@ def test_static_and_rule_runs(cli, tmp_path):
     assert not any(ON_OLD_PAIRS & set(row) for row in static)
     assert rule[6] == TRICKS | (TRENDS - {"hacking/gap_trend"}) | {"tricks/length_drift"}
     names = {alarm["name"] for alarm in RunFolder(tmp_path / "u").read_alarms()}
-    assert names <= {"kl", "length", "tricks", "entropy", "divergence"}
+    assert names <= {"kl", "length", "tricks", "entropy"}
     assert "kl" in names
 
 

@@ -84,6 +84,7 @@ CASES = {
         {
             "reward__mean": [0.5, 0.52, 0.54, 0.56, 0.58, 0.60],
             "verifier__accuracy": [0.5, 0.47, 0.44, 0.41, 0.38, 0.35],
+            "hacking__gap": [0.0] * 6,
         },
         (0.05, 0.11, 4, 0.06),
     ),
@@ -135,10 +136,17 @@ def test_rule(name):
 def test_divergence_needs_both():
     up = [0.5, 0.55, 0.6, 0.65, 0.7]
     for reward, accuracy in ((up, up), (up[::-1], up[::-1]), (up[::-1], up), (up, [0.5] * 5)):
-        rows = rows_of(reward__mean=reward, verifier__accuracy=accuracy)
+        rows = rows_of(reward__mean=reward, verifier__accuracy=accuracy, hacking__gap=up)
         assert replay(rows, only(divergence=0.05)) == []
-    rows = rows_of(reward__mean=up, verifier__accuracy=up[::-1])
+    rows = rows_of(reward__mean=up, verifier__accuracy=up[::-1], hacking__gap=up)
     assert len(replay(rows, only(divergence=0.05))) == 1
+
+
+def test_verdicts_as_reward_cannot_diverge_from_themselves():
+    # They are of different rollouts: a reward of 0 for UNDECIDED, an accuracy of the decided.
+    up = [0.5, 0.55, 0.6, 0.65, 0.7]
+    rows = rows_of(reward__mean=up, verifier__accuracy=up[::-1])
+    assert replay(rows, only(divergence=0.05)) == []
 
 
 def test_message_says_what_was_measured():

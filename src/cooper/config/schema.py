@@ -104,10 +104,10 @@ class MonitorAlarms:
     """Thresholds of the monitor's rules; null switches a rule off."""
 
     divergence: float | None = 0.1
-    gap: float | None = 0.3
+    gap: float | None = 0.25
     gap_trend: float | None = 0.2
-    false_positives: float | None = 0.7
-    auroc: float | None = 0.6
+    false_positives: float | None = 0.75
+    auroc: float | None = 0.55
     heldout_auroc: float | None = 0.1
     tricks: float | None = 0.2
     length: float | None = 0.5

@@ -55,8 +55,8 @@ class Rule:
 
 def _divergence(history: History) -> Reading | None:
     reward, accuracy = history.trend(REWARD), history.trend(ACCURACY)
-    if reward is None or accuracy is None:
-        return None
+    if reward is None or accuracy is None or history.level(GAP) is None:
+        return None  # without scores the reward is the verdict itself, over all rollouts
     return Reading(
         min(reward.change, -accuracy.change),
         REWARD,
