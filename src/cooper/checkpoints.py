@@ -111,8 +111,9 @@ def _state(module: CooperModule) -> dict[str, Any]:
 
 
 def _parts(module: CooperModule) -> dict[str, Any]:
-    """The parts of a user's own that have something to save, by their name."""
-    parts = {
+    """The parts with something to save, those of a user's own and callbacks', by their name."""
+    parts: dict[str, Any] = {
+        **module.attached,
         "reward": module.reward,
         "verifier": module.verifier,
         "sampler": module.sampler,

@@ -94,14 +94,27 @@ def quality(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> d
     labels = torch.tensor([int(item.label) for item in items])
     if len(items) < 2 or len(labels.unique()) < 2:
         return {"examples": float(len(items))}
-    logits = reward_model.score(
+    scores = probabilities(reward_model, items)
+    return {**agreement(scores, labels), "examples": float(len(items))}
+
+
+def probabilities(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> Tensor:
+    """[N] probabilities that labelled completions are right."""
+    return reward_model.probabilities(
         [item.question for item in items],
         [item.reference for item in items],
         [item.completion for item in items],
     )
-    scores = logits.sigmoid()
+
+
+def agreement(scores: Tensor, labels: Tensor) -> dict[str, float]:
+    """Accuracy at 0.5 and AUROC.
+
+    Args:
+        scores: [N] probabilities.
+        labels: [N] 0 or 1, both kinds among them.
+    """
     return {
         "accuracy": float(((scores > 0.5).long() == labels).float().mean()),
         "auroc": float(binary_auroc(scores, labels)),
-        "examples": float(len(items)),
     }

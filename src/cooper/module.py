@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
@@ -41,6 +41,17 @@ from cooper.samplers.base import Sampler
 from cooper.types import LabelledCompletion, Problem, Rollouts, SamplingParams, Verdict
 from cooper.updates import ModelUpdater, Totals, UpdateResult
 from cooper.verifiers.base import Verifier
+
+
+class Stateful(Protocol):
+    """Something with a state to save: plain texts, numbers and tensors."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put it back."""
 
 
 @dataclass
@@ -132,6 +143,8 @@ class CooperModule(L.LightningModule):
         self.rl_step = 0  # steps done; Lightning's global_step counts both optimizers' steps
         self.clock = Clock()
         self.last: StepRecord | None = None
+        self.extra_inner_steps = 0  # that the monitor asks of stage 2, beside the objective's
+        self.attached: dict[str, Stateful] = {}  # what callbacks keep in checkpoints, by name
         for frozen in (reference, reward_model if not self.trains_reward_model else None):
             if frozen is not None:
                 frozen.requires_grad_(False).eval()
@@ -300,11 +313,12 @@ class CooperModule(L.LightningModule):
             return {}
         model, objective = self._require_reward_model(), self.reward_objective
         totals, heldout = Totals(), Heldout(model, self.reward_data.heldout)
+        fewest = objective.inner_steps + self.extra_inner_steps
         model.train()
-        for taken in range(1, objective.most_steps + 1):
+        for taken in range(1, max(fewest, objective.most_steps) + 1):
             losses = self.reward_model_losses(examples, totals)
             totals.add_update(self.step_model("reward_model", losses))
-            if taken >= objective.inner_steps and objective.satisfied(heldout.accuracy):
+            if taken >= fewest and objective.satisfied(heldout.accuracy):
                 break
         model.eval()
         if self.average is not None:

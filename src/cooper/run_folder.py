@@ -144,8 +144,10 @@ class RunFolder:
 
     def sync(self) -> None:
         """Wait until the steps' figures are on the disk, before a checkpoint counts on them."""
-        if self.metrics.is_file():
-            sync(self.metrics)
+        written = [path for path in (self.alarms, self.metrics) if path.is_file()]
+        for path in written:
+            sync(path)
+        if written:
             sync(self.path)
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -220,7 +222,7 @@ class RunFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what a killed process left half made or half removed."""
-        for folder in (self.path, self.checkpoints, self.path / "rollouts"):
+        for folder in (self.path, self.checkpoints, self.path / "rollouts", self.path / "alarms"):
             remove_leftovers(folder)
 
     @contextlib.contextmanager

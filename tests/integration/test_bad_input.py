@@ -106,6 +106,29 @@ CASES = {
         ["negatives=assistant", "warm_start.demonstrate_wrong=null"],
         ["warm_start.wrong_share=", "warm_start.demonstrate_wrong"],
     ),
+    "window of the monitor": (["monitor.window=-1"], ["monitor.window=-1", "at least 3"]),
+    "rule that the monitor does not have": (["monitor.alarms.gapp=1"], ["monitor.alarms.gapp"]),
+    "threshold that is no number": (["monitor.alarms.gap=x"], ["monitor.alarms.gap", "x"]),
+    "negative threshold": (
+        ["monitor.alarms.gap=-1"],
+        ["monitor.alarms.gap=-1", "at least 0"],
+    ),
+    "action of the monitor": (
+        ["monitor.action=shout"],
+        ["monitor.action=shout", "none, stop, update_more"],
+    ),
+    "more updates of a frozen reward model": (
+        ["monitor.action=update_more", "reward=static"],
+        ["monitor.action=update_more", "trains no reward model", "give none or stop"],
+    ),
+    "more updates without a reward model": (
+        ["monitor.action=update_more", "reward=rule"],
+        ["monitor.action=update_more", "RuleReward"],
+    ),
+    "more updates than a schedule has": (
+        ["monitor.action=update_more", "reward_model_optimizer.schedule=cosine"],
+        ["reward_model_optimizer.schedule=cosine", "give constant"],
+    ),
     "steps of a stage": (["warm_start.steps=0"], ["warm_start.steps=0", "at least 1"]),
     "share": (["warm_start.template_share=1.5"], ["template_share=1.5", "at most 1"]),
     "odd heads": (["warm_start.model.hidden_size=12"], ["num_heads=4", "half of hidden_size=12"]),

@@ -3,6 +3,7 @@
 from cooper.callbacks.checkpointing import Checkpointing, Restore
 from cooper.callbacks.evaluation import Evaluation
 from cooper.callbacks.metrics_log import MetricsLog
+from cooper.callbacks.monitor import Monitor
 from cooper.callbacks.progress import StepProgress
 from cooper.callbacks.rollout_log import RolloutLog
 from cooper.callbacks.stop import GracefulStop
@@ -12,6 +13,7 @@ __all__ = [
     "Evaluation",
     "GracefulStop",
     "MetricsLog",
+    "Monitor",
     "Restore",
     "RolloutLog",
     "StepProgress",

@@ -38,6 +38,7 @@ from cooper.models import (
 from cooper.models.reward_model import NoRecord
 from cooper.models.sources import FirstStage, Pretrained, WarmStarted
 from cooper.module import CooperModule
+from cooper.monitoring import MonitorSettings, Thresholds
 from cooper.negatives import NegativeGenerator
 from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
@@ -64,6 +65,7 @@ class Run:
     test: dict[str, Sequence[Problem]]
     callbacks: list[L.Callback] = field(default_factory=list)  # the user's own
     loggers: list[Logger] = field(default_factory=list)
+    monitor: MonitorSettings | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
     notes: list[str] = field(default_factory=list)
 
@@ -115,6 +117,7 @@ class RunBuilder:
             name: instantiate(cfg[name], name, OptimizerSettings)
             for name in ("policy_optimizer", "reward_model_optimizer")
         }
+        monitor = monitor_settings(cfg, reward, optimizers["reward_model_optimizer"])
         evaluator = self.evaluator()
         for part in (self.verifier, self.sampler, negatives, evaluator.verifier):
             self.closing.callback(part.close)
@@ -132,10 +135,11 @@ class RunBuilder:
             self.closing.callback(annotation.judge.close)
             reward_training = instantiate(cfg.reward_training, "reward_training", RewardTraining)
         reward_data = None
+        # A frozen reward model learns from nothing, but its held-out labels are there to measure.
+        learns = reward_objective if reward.trains_model else RewardObjective()
         if isinstance(reward_source, Pretrained):
             labelled, heldout = self.labelled("labelled"), self.labelled("heldout")
-            if reward.trains_model:
-                reward_data = RewardData(reward_objective, labelled, heldout)
+            reward_data = RewardData(learns, labelled, heldout)
             reward_model = self.reward_model(reward_source)
 
         if warm_start is not None:
@@ -149,9 +153,8 @@ class RunBuilder:
                 reward_training, labels, annotation.judge, policy_source
             )
             reward_model = self.reward_model(source)
-            if reward.trains_model:
-                replayed = reward_training.split(read_labelled(labels / LABELLED).items, cfg.seed)
-                reward_data = RewardData(reward_objective, *replayed)
+            replayed = reward_training.split(read_labelled(labels / LABELLED).items, cfg.seed)
+            reward_data = RewardData(learns, *replayed)
         train, dropped = (
             prompts.fitting(train, "data.train") if cfg.prompt.max_tokens else (train, 0)
         )
@@ -199,6 +202,7 @@ class RunBuilder:
             test=test,
             callbacks=callbacks,
             loggers=loggers,
+            monitor=monitor,
             stage_seconds=self.stage_seconds,
             notes=self.notes,
         )
@@ -436,6 +440,35 @@ class RunBuilder:
         policy = self.policy(source)
         labels = self.run_annotation(annotation, source, policy, self.prompts(policy))
         return source, labels, annotation.judge
+
+
+def monitor_settings(
+    cfg: DictConfig, reward: Reward, optimizer: OptimizerSettings
+) -> MonitorSettings | None:
+    """What the monitor does in this run; None: there is none.
+
+    Raises:
+        ConfigError: a setting is out of its range, or the action is none for this run.
+    """
+    given = plain(cfg.monitor)
+    if not given.pop("enabled"):
+        return None
+    try:
+        settings = MonitorSettings(**{**given, "alarms": Thresholds(**given["alarms"])})
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if settings.action == "update_more":
+        if not reward.trains_model:
+            raise ConfigError(
+                f"monitor.action=update_more: reward={cfg.reward._target_} trains no reward model "
+                "that could be updated more; give none or stop"
+            )
+        if optimizer.schedule != "constant":
+            raise ConfigError(
+                f"monitor.action=update_more: reward_model_optimizer.schedule={optimizer.schedule} "
+                "ends after a number of updates that is then not known; give constant"
+            )
+    return settings
 
 
 def content_of(node: Any) -> Any:

@@ -100,6 +100,38 @@ class Checkpoints:
 
 
 @dataclass
+class MonitorAlarms:
+    """Thresholds of the monitor's rules; null switches a rule off."""
+
+    divergence: float | None = 0.1
+    gap: float | None = 0.25
+    gap_trend: float | None = 0.2
+    false_positives: float | None = 0.75
+    auroc: float | None = 0.55
+    heldout_auroc: float | None = 0.1
+    tricks: float | None = 0.2
+    length: float | None = 0.5
+    entropy: float | None = 0.2
+    kl: float | None = 0.2
+
+
+@dataclass
+class Monitor:
+    """The reward-hacking monitor."""
+
+    enabled: bool = True
+    window: int = 10
+    smooth: int = 5
+    cooldown: int = 10
+    every: int = 20
+    examples: int = 128
+    old_pairs: int = 32
+    action: str = "none"
+    extra_inner_steps: int = 1
+    alarms: MonitorAlarms = field(default_factory=MonitorAlarms)
+
+
+@dataclass
 class TrainConfig:
     """One run of cooper-train."""
 
@@ -130,6 +162,7 @@ class TrainConfig:
     evaluation: Evaluation = field(default_factory=Evaluation)
     rollouts: RolloutLogging = field(default_factory=RolloutLogging)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    monitor: Monitor = field(default_factory=Monitor)
     callbacks: Any = None
     logger: Any = None
 

@@ -21,6 +21,7 @@ from cooper.callbacks import (
     Evaluation,
     GracefulStop,
     MetricsLog,
+    Monitor,
     Restore,
     RolloutLog,
     StepProgress,
@@ -173,11 +174,13 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     if resume is not None:
         run.stream.start = int(resume.name)
     stop = GracefulStop()
+    monitor = [] if run.monitor is None else [Monitor(folder, run.monitor, cfg.seed)]
     # Restoring comes first, saving last: what is measured and logged lies between.
     callbacks = [
         Restore(resume, folder, OmegaConf.to_yaml(cfg, resolve=True), environment()),
         stop,
         Evaluation(run.evaluator, run.val, run.test, cfg.evaluation.every, folder),
+        *monitor,
         MetricsLog(folder),
         RolloutLog(folder, **plain(cfg.rollouts)),
         StepProgress(f"RL ({cfg.name})"),
@@ -241,10 +244,12 @@ def export(run: Run, folder: RunFolder) -> None:
 def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:
     """Write figures and summary, print the table."""
     training_dynamics(folder, title=f"{cfg.name}, {reward_name(plain(cfg))}, seed {cfg.seed}")
+    facts: dict[str, Any] = {"name": cfg.name, "status": status}
+    if status == "stopped" and (reasons := stopping_alarms(folder, run.module.rl_step)):
+        facts["reason"] = "; ".join(reasons)
     summary: dict[str, Any] = summarise(
         folder,
-        name=cfg.name,
-        status=status,
+        **facts,
         seed=cfg.seed,
         cpu_seconds=round(cpu_seconds(), 1),
         stage_cpu_seconds=run.stage_seconds,
@@ -253,4 +258,13 @@ def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:
     write_atomically(folder.summary, json.dumps(summary, indent=1).encode())
     if not cfg.quiet:
         render_summary(summary)
+        if "reason" in summary:
+            print(f"stopped by the monitor: {summary['reason']}", flush=True)
         print(f"run folder: {folder.path}  (figures/training_dynamics.png)", flush=True)
+
+
+def stopping_alarms(folder: RunFolder, step: int) -> list[str]:
+    """What the alarms say that ended the run after a step."""
+    alarms = folder.read_alarms()
+    return [a["message"] for a in alarms if a["step"] == step and a["action"] == "stop"]
+

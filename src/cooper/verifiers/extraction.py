@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 __all__ = [
     "MAX_ANSWER_CHARS",
+    "REGION_CHARS",
     "Extracted",
+    "all_boxes",
     "bare",
     "boxed",
     "extract_answer",
@@ -109,6 +111,15 @@ def last_boxes(text: str) -> list[Extracted]:
     while first > 0 and _stand_together(text[boxes[first - 1][1][1] : boxes[first][1][0]]):
         first -= 1
     return [_trimmed(text, *content) for content, _ in boxes[max(first, 0) :]]
+
+
+def all_boxes(text: str) -> list[Extracted]:
+    r"""Find every ``\boxed{...}`` or ``\fbox{...}`` that closes and lies in no other one, in order.
+
+    Args:
+        text: any text.
+    """
+    return [_trimmed(text, *content) for content, _ in _boxes(text)]
 
 
 _MAX_BOXES = 16
