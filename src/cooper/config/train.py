@@ -177,7 +177,14 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     callbacks = [
         Restore(resume, folder, OmegaConf.to_yaml(cfg, resolve=True), environment()),
         stop,
-        Evaluation(run.evaluator, run.val, run.test, cfg.evaluation.every, folder),
+        Evaluation(
+            run.evaluator,
+            run.val,
+            run.test,
+            cfg.evaluation.every,
+            folder,
+            test_last=cfg.evaluation.test_last,
+        ),
         MetricsLog(folder),
         RolloutLog(folder, **plain(cfg.rollouts)),
         StepProgress(f"RL ({cfg.name})"),
