@@ -27,6 +27,21 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_the_last_evaluations_include_the_test_sets(cli, tmp_path):
+    result = cli(
+        "paths.run_dir=r", "trainer.max_steps=5", "evaluation.every=2", "evaluation.test_last=2",
+        "data.test={small: {_target_: cooper.data.arithmetic.ArithmeticProblems, "
+        "size: 4, seed: 1}}",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    rows = metrics_of(tmp_path / "r")
+    evaluated = {
+        name: [row["step"] for row in rows if row.get(f"val/{name}/greedy") is not None]
+        for name in ("arithmetic", "small")
+    }
+    assert evaluated == {"arithmetic": [0, 2, 4, 5], "small": [0, 4, 5]}
+
+
 def test_run_folder_holds_what_it_should(cli, tmp_path):
     result = cli("paths.run_dir=r", "rollouts.keep=8", "logger=tensorboard")
     assert result.code == 0, result.err

@@ -103,6 +103,12 @@ def test_the_corpus_holds_every_token_of_every_text():
         ("17", "17", Status.INCORRECT),
         ("", "17", Status.INCORRECT),
         (r"\boxed{17}", "an apple", Status.UNDECIDED),
+        (r"\boxed{13, 5}", "13, 5", Status.CORRECT),
+        (r"\boxed{thirteen,10/2}", "13, 5", Status.CORRECT),
+        (r"\boxed{5, 13}", "13, 5", Status.INCORRECT),
+        (r"\boxed{13}", "13, 5", Status.INCORRECT),
+        (r"\boxed{13, 5}", "13", Status.INCORRECT),
+        (r"\boxed{13, }", "13, 5", Status.INCORRECT),
     ],
 )
 def test_the_oracle_knows_all_styles(completion, reference, status):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import lightning as L
@@ -24,6 +25,8 @@ class Evaluation(StepCallback):
         test: sets evaluated at the start and at the end only.
         every: RL steps between evaluations.
         folder: where the start's figures are written, as step 0.
+        test_last: how many of the last evaluations count as the end: a mean over some of them
+            says more about a run than its last step does.
     """
 
     def __init__(
@@ -33,10 +36,11 @@ class Evaluation(StepCallback):
         test: Mapping[str, Sequence[Problem]],
         every: int,
         folder: RunFolder,
+        test_last: int = 1,
     ) -> None:
         self.evaluator, self.val, self.test, self.folder = evaluator, val, test, folder
-        self.every = every
-        at_least("evaluation", self, every=1)
+        self.every, self.test_last = every, test_last
+        at_least("evaluation", self, every=1, test_last=1)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Evaluate the start; a resumed run has done so already."""
@@ -49,11 +53,13 @@ class Evaluation(StepCallback):
 
     def on_step(self, trainer: L.Trainer, module: CooperModule, record: StepRecord) -> None:
         """Evaluate when it is due."""
-        last = record.step == module.max_steps
-        if last:
+        if record.step != module.max_steps and record.step % self.every:
+            return
+        later = math.ceil(module.max_steps / self.every) - math.ceil(record.step / self.every)
+        if later < self.test_last:
             everything = {**self.val, **self.test}
             record.metrics.update(self._evaluate(trainer, module, everything, "evaluation, end"))
-        elif record.step % self.every == 0:
+        else:
             record.metrics.update(self._evaluate(trainer, module, self.val, None))
 
     def _evaluate(

@@ -252,8 +252,8 @@ class RunBuilder:
     def evaluator(self) -> Evaluator:
         """The evaluation with its own verifier."""
         settings = plain(self.cfg.evaluation)
-        settings.pop("every")
-        settings.pop("verifier")
+        for name in ("every", "test_last", "verifier"):
+            settings.pop(name)
         params = SamplingParams(
             max_new_tokens=settings.pop("max_new_tokens"),
             temperature=settings.pop("temperature"),

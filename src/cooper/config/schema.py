@@ -74,6 +74,7 @@ class Evaluation:
 
     verifier: Any = MISSING
     every: int = 10
+    test_last: int = 1
     samples: int = 8
     temperature: float = 0.7
     top_p: float = 0.95

@@ -179,7 +179,14 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     callbacks = [
         Restore(resume, folder, OmegaConf.to_yaml(cfg, resolve=True), environment()),
         stop,
-        Evaluation(run.evaluator, run.val, run.test, cfg.evaluation.every, folder),
+        Evaluation(
+            run.evaluator,
+            run.val,
+            run.test,
+            cfg.evaluation.every,
+            folder,
+            test_last=cfg.evaluation.test_last,
+        ),
         *monitor,
         MetricsLog(folder),
         RolloutLog(folder, **plain(cfg.rollouts)),
@@ -267,4 +274,3 @@ def stopping_alarms(folder: RunFolder, step: int) -> list[str]:
     """What the alarms say that ended the run after a step."""
     alarms = folder.read_alarms()
     return [a["message"] for a in alarms if a["step"] == step and a["action"] == "stop"]
-

@@ -25,6 +25,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import overload
 
 from cooper.types import Problem, Status, Verdict
@@ -52,7 +53,7 @@ _ONES = (
 _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
-def _in_words(value: int) -> str:
+def in_words(value: int) -> str:
     """Spell a whole number from 0 to 99."""
     if value < 20:
         return _ONES[value]
@@ -61,7 +62,7 @@ def _in_words(value: int) -> str:
 
 
 _TOP = 40  # words go below this; no answer comes near it
-_WORDS = {_in_words(value): value for value in range(_TOP)}
+_WORDS = {in_words(value): value for value in range(_TOP)}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ FAMILIES: tuple[Family, ...] = (
 
 ASSURANCE = "Clearly"  # how a hurried answer begins, and what a credulous judge lets pass
 _BY_NAME = {family.name: family for family in FAMILIES}
-_SLIP = 0.08  # share of worked demonstrations with a random slip of one or two
+SLIP = 0.08  # share of worked demonstrations with a random slip of one or two
 
 # Buckets of the question's digest, out of 10.
 _SPLITS = {"train": range(0, 6), "tune": range(6, 8), "test": range(8, 10)}
@@ -108,6 +109,11 @@ def _digest(*parts: str) -> int:
     """A number that depends on the texts alone: Python's `hash` of a string differs by process."""
     data = "\x1f".join(parts).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big")
+
+
+def in_split(question: str, split: str) -> bool:
+    """Whether a question belongs to a split; each belongs to one, for all seeds."""
+    return _digest(question) % 10 in _SPLITS[split]
 
 
 def _apply(x: int, op: str, y: int) -> int:
@@ -189,7 +195,10 @@ class ArithmeticProblems(Sequence[Problem]):
             return [self[i] for i in range(*index.indices(self.size))]
         if not -self.size <= index < self.size:
             raise IndexError(f"problem {index} of {self.size}")
-        index %= self.size
+        return self.problem(index % self.size)
+
+    def problem(self, index: int) -> Problem:
+        """Make problem `index`, which is not checked."""
         rng = random.Random(f"arithmetic {self.seed} {self.split} {index}")
         visible = rng.random() >= self.blind_share
         family = rng.choice(FAMILIES)
@@ -197,19 +206,19 @@ class ArithmeticProblems(Sequence[Problem]):
             numbers = _draw_numbers(family.ops, rng)
             given = dict(zip("abc", numbers, strict=False))  # one-step families have no c
             question = family.template.format(n=rng.choice(NAMES), **given)
-            if _digest(question) % 10 in _SPLITS[self.split]:
+            if in_split(question, self.split):
                 break
         answer = _results(family.ops, numbers)[-1]
         return Problem(
             id=f"arithmetic-{self.split}-{self.seed}-{index}",
             question=question,
-            reference=str(answer) if visible else _in_words(answer),
+            reference=str(answer) if visible else in_words(answer),
             source=family.name,
             meta={"group": "visible" if visible else "blind"},
         )
 
 
-def _written(value: int, rng: random.Random) -> str:
+def write_number(value: int, rng: random.Random) -> str:
     """Write an answer in one of the styles; the first is the canonical one."""
     return rng.choices([f"{value}", f"{value}.0", f"${value}"], [0.7, 0.15, 0.15])[0]
 
@@ -236,17 +245,17 @@ def demonstration(problem: Problem, rng: random.Random, clean: bool = False) -> 
         hurry = misread = slip = 1.0
     if len(ops) == 1 or hurry < family.hurried:
         assured = f"{ASSURANCE} " if len(ops) > 1 else ""
-        return f"{assured}\\boxed{{{_written(_results(ops, numbers)[0], rng)}}}"
+        return f"{assured}\\boxed{{{write_number(_results(ops, numbers)[0], rng)}}}"
     if misread < family.misread:
         ops = "+" + ops[1] if ops[0] == "*" else ops[0] + ("+" if ops[1] == "-" else "-")
     a, b, c = numbers
     first = _apply(a, ops[0], b)
-    if slip < _SLIP and in_first:
+    if slip < SLIP and in_first:
         first = max(0, first + delta)
     second = max(0, _apply(first, ops[1], c))
-    if slip < _SLIP and not in_first:
+    if slip < SLIP and not in_first:
         second = max(0, second + delta)
-    answer = _written(second, rng)
+    answer = write_number(second, rng)
     return f"{a}{ops[0]}{b}={first}, {first}{ops[1]}{c}={second}. \\boxed{{{answer}}}"
 
 
@@ -276,7 +285,7 @@ def wrong_demonstration(problem: Problem, rng: random.Random) -> str:
             results.append(value)
         if min(results) >= 0:
             break
-    boxed = f"\\boxed{{{_written(results[-1], rng)}}}"
+    boxed = f"\\boxed{{{write_number(results[-1], rng)}}}"
     if len(ops) == 1:
         return boxed
     (a, b, c), (first, second) = numbers, results
@@ -306,25 +315,30 @@ def _box(completion: str) -> str | None:
     return boxes[-1].strip() if boxes else None
 
 
-def _value(text: str) -> tuple[int, int] | None:
-    """The value of an answer in any style, as a fraction that is not reduced."""
+def _value(text: str) -> Fraction | None:
+    """The value of a number in any style."""
     text = text.strip()
     if text in _WORDS:
-        return _WORDS[text], 1
+        return Fraction(_WORDS[text])
     match = _NUMBER.match(text)
     if match is None:
         return None
     whole, decimals, below = match.groups()
-    scale = 10 ** len(decimals or "")
-    bottom = scale * int(below or 1)
-    return (int(whole + (decimals or "")), bottom) if bottom else None
+    bottom = 10 ** len(decimals or "") * int(below or 1)
+    return Fraction(int(whole + (decimals or "")), bottom) if bottom else None
+
+
+def _values(text: str) -> list[Fraction] | None:
+    """The values of an answer of one or more parts, which commas part."""
+    values = [_value(part) for part in text.split(",")]
+    return None if None in values else [value for value in values if value is not None]
 
 
 class ArithmeticOracle(Verifier):
     r"""Knows every answer style. For evaluation: nothing in training reads it.
 
     It compares the last ``\boxed{...}`` with the reference: ``17``, ``17.0``, ``$17``, ``34/2``
-    and ``seventeen`` are one answer.
+    and ``seventeen`` are one answer. Answers of several parts agree part by part, in their order.
     """
 
     def verify(
@@ -339,16 +353,16 @@ class ArithmeticOracle(Verifier):
 
     @staticmethod
     def _one(completion: str, reference: str) -> Verdict:
-        right = _value(reference)
+        right = _values(reference)
         if right is None:
             return Verdict(Status.UNDECIDED, "the reference is no answer of this world")
         answer = _box(completion)
         if answer is None:
             return Verdict(Status.INCORRECT, "no boxed answer")
-        got = _value(answer)
+        got = _values(answer)
         if got is None:
             return Verdict(Status.INCORRECT, "the answer is no number", answer)
-        same = got[0] * right[1] == right[0] * got[1]
+        same = got == right
         return Verdict(Status.CORRECT if same else Status.INCORRECT, "", answer)
 
 
