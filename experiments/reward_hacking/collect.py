@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from cooper.report.statistics import Mean, mean_of
 from run import ARMS, folder_of  # beside this file
 
+from cooper.report.statistics import Mean, mean_of
 from cooper.run_folder import RunFolder
 
 matplotlib.use("agg")
