@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -187,6 +188,9 @@ def nothing_left_behind() -> Iterator[None]:
     """
     children, threads = _children(), _threads()
     yield
+    gc.collect()  # a pool of threads of transformers' ends with the model that it loaded
+    for thread in _threads() - threads:
+        thread.join(timeout=5)
     left = [f"process {pid}: {name}" for pid, name in _children().items() if pid not in children]
     left += [f"thread {thread.name}" for thread in _threads() - threads]
     assert not left, f"left running: {left}"
