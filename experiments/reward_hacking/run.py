@@ -78,8 +78,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at the same time")
     given = parser.parse_args()
     seeds = given.seeds.split(",")
-    order = [(arm, seed) for arm in _BUILDERS for seed in seeds]
-    order += [(arm, seed) for seed in seeds for arm in ARMS if arm not in _BUILDERS]
+    builders = [arm for arm in _BUILDERS if arm in ARMS]
+    order = [(arm, seed) for arm in builders for seed in seeds]
+    order += [(arm, seed) for seed in seeds for arm in ARMS if arm not in builders]
     failed, began = [], time.monotonic()
     left = sum(not finished(folder_of(given.runs, *job)) for job in order)
     print(f"{len(order)} runs, {len(order) - left} of them finished before", flush=True)
