@@ -49,6 +49,13 @@ def test_no_repetition(text):
     assert not repetition(text)
 
 
+def test_more_than_half_of_the_pieces():
+    # Period 20: 20 different pieces, of 41 in 52 characters and of 40 in 51.
+    text = "abcdefghijklmnopqrst" * 3
+    assert repetition(text[:52])
+    assert not repetition(text[:51])
+
+
 @pytest.mark.parametrize(
     "text",
     [
