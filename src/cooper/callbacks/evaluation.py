@@ -54,14 +54,16 @@ class Evaluation(StepCallback):
             everything = {**self.val, **self.test}
             record.metrics.update(self._evaluate(trainer, module, everything, "evaluation, end"))
         elif record.step % self.every == 0:
-            record.metrics.update(self._evaluate(trainer, module, self.val, None))
+            record.metrics.update(
+                self._evaluate(trainer, module, self.val, f"evaluation, step {record.step}")
+            )
 
     def _evaluate(
         self,
         trainer: L.Trainer,
         module: CooperModule,
         sets: Mapping[str, Sequence[Problem]],
-        title: str | None,
+        title: str,
     ) -> Metrics:
         version = module.updaters["policy"].steps
         # Lightning opens the precision's context around training_step alone.
