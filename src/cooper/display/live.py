@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from cooper.display.plain import alarm_text
-from cooper.display.screen import Inside, Screen
+from cooper.display.screen import Inside, Kept, Screen
 from cooper.display.state import RunState, StepView
 from cooper.display.texts import encodable
 from cooper.progress import Bar
@@ -45,6 +45,7 @@ class LiveDisplay:
         self.inside: tuple[Inside, ...] = ()
         self.began = clock()
         self._size = console.size
+        self._kept: Kept = {}
         self._closing = ExitStack()
         self._live = Live(
             get_renderable=self._draw,
@@ -95,7 +96,7 @@ class LiveDisplay:
         if size.width < before.width or size.height < before.height:
             # What was drawn now stands somewhere else, broken into more lines than Rich knows of.
             self.console.control(Control.clear(), Control.home())
-        return Screen(self.state, self.inside, self.began, self.clock())
+        return Screen(self.state, self.inside, self.began, self.clock(), self._kept)
 
 
 class _InsideBar:

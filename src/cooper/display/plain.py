@@ -134,7 +134,12 @@ def step_text(state: RunState, now: float) -> str:
 
 def alarm_text(alarm: Alarm) -> str:
     """An alarm in one line, with the file of its worst rollouts inside the run folder."""
-    return f"ALARM at step {alarm.step}, {alarm.name}: {clean(alarm.message)} ({worst_file(alarm)})"
+    return f"ALARM at step {alarm.step}, {alarm.name}: {alarm_message(alarm)} ({worst_file(alarm)})"
+
+
+def alarm_message(alarm: Alarm) -> str:
+    """What an alarm says, without the step and the name, which stand beside it."""
+    return clean(alarm.message.removeprefix(f"step {alarm.step}, {alarm.name}: "))
 
 
 def worst_file(alarm: Alarm) -> str:

@@ -12,17 +12,21 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from cooper.display.plain import worst_file
+from cooper.display.plain import alarm_message, worst_file
 from cooper.display.state import ACCURACY, AUROC, GAP, REWARD, Evaluated, RunState, Sample
 from cooper.display.texts import clean, crop, duration, encodable, sparkline, wrap
 from cooper.monitoring import Alarm
 from cooper.progress import rate_text
 
 Line = list[Segment]
+# By encoding: a state, a width, and what has been drawn for the two.
+Kept = dict[str, tuple[RunState, int, tuple[list[Line], ...]]]
 
 _WIDEST = 120  # cells; longer lines are hard to read
 _TWO_COLUMNS = 76  # cells from which the figures stand in two columns
+_BAR = 12  # cells that a bar needs
 _ALARMS = 3
+_RECENT = 20  # steps for which an alarm keeps its banner
 _COMPLETION_LINES = 4
 _FULL = 20  # rows from which there is room for empty ones
 
@@ -74,40 +78,65 @@ class Screen:
         inside: bars inside it, the outermost first.
         began: when the display was opened, on its clock.
         now: on its clock.
+        kept: what the screens before have drawn of the same run; filled here.
     """
 
-    def __init__(self, state: RunState, inside: Sequence[Inside], began: float, now: float) -> None:
+    def __init__(
+        self,
+        state: RunState,
+        inside: Sequence[Inside],
+        began: float,
+        now: float,
+        kept: Kept | None = None,
+    ) -> None:
         self.state, self.inside, self.began, self.now = state, inside, began, now
+        self.kept: Kept = {} if kept is None else kept
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Draw as much as there is room for."""
         width = max(min(options.max_width, _WIDEST), 1)
         narrow = options.update(width=width, height=None)
         pen = _Pen(console, narrow, width)
+        figures, evaluation, alarms, sample = self._still(pen)
         # Rank 0 stays longest. One row stays free for what is printed meanwhile.
         rows = console.size.height - 1
         gap = [[Segment("")]] if rows >= _FULL else []
-        alarms = self._alarms(pen)
         sections: list[tuple[int, list[Line]]] = [
             (2, self._header(pen)),
             (0, self._progress(pen)),
             (1, [line for bar in self.inside for line in self._inside(pen, bar)]),
             (7, gap),
-            (4, self._figures(pen)),
-            (5, self._evaluation(pen)),
+            (4, figures),
+            (5, evaluation),
             (7, gap if alarms else []),
             (3, alarms),
-            (7, gap if self.state.sample else []),
-            (6, self._sample(pen)),
+            (7, gap if sample else []),
+            (6, sample),
         ]
         for line in fitted(sections, rows):
             yield from line
             yield Segment.line()
 
+    def _still(self, pen: _Pen) -> tuple[list[Line], ...]:
+        """What only a step or another size changes: drawn once, since drawing costs CPU time."""
+        state, width, lines = self.kept.get(pen.encoding, (None, 0, ()))
+        if state is not self.state or width != pen.width:
+            parts = (self._figures, self._evaluation, self._alarms, self._sample)
+            lines = tuple(part(pen) for part in parts)
+            self.kept[pen.encoding] = (self.state, pen.width, lines)
+        return lines
+
     def _header(self, pen: _Pen) -> list[Line]:
-        title = clean(self.state.title)
-        folder = crop(clean(self.state.folder), pen.width - cell_len(title) - 2, left=True)
-        return pen.lines(Text.assemble((title, "bold"), "  ", (folder, "dim")))
+        title, folder = clean(self.state.title), clean(self.state.folder)
+        elapsed = f"elapsed {duration(self.now - self.began)}"
+        room = pen.width - cell_len(title) - cell_len(elapsed) - 4
+        if room < 8:
+            return pen.lines(pen.text(crop(title, pen.width), "bold"))
+        folder = crop(folder, room, left=True)
+        space = " " * (room - cell_len(folder) + 2)
+        return pen.lines(
+            Text.assemble((title, "bold"), "  ", (folder, "dim"), space, (elapsed, "dim"))
+        )
 
     def _progress(self, pen: _Pen) -> list[Line]:
         state = self.state
@@ -122,7 +151,6 @@ class Screen:
         ]
         if state.tokens_per_second is not None:
             facts.append((f"{state.tokens_per_second:,.0f} tokens/s", "cyan"))
-        facts.append((f"elapsed {duration(self.now - self.began)}", "dim"))
         return self._bar(pen, "", state.done, state.total, facts)
 
     def _inside(self, pen: _Pen, bar: Inside) -> list[Line]:
@@ -144,23 +172,27 @@ class Screen:
         """A bar with as many of the facts as leave it some cells; the first ones come first."""
         table = Table.grid(padding=(0, 2, 0, 0), expand=True, pad_edge=False)
         row: list[Text | ProgressBar] = []
-        shown, room = list(facts), pen.width
-        while shown and sum(cell_len(text) + 2 for text, _ in shown) > room:
-            shown.pop()
-        room -= sum(cell_len(text) + 2 for text, _ in shown)
-        title = crop(title, min(room // 2, 40)) if room >= 20 else ""
+        shown, room = [facts[0]], pen.width - cell_len(facts[0][0]) - 2
+        for fact in facts[1:]:
+            if room - cell_len(fact[0]) - 2 < _BAR:
+                break
+            shown.append(fact)
+            room -= cell_len(fact[0]) + 2
+        title = crop(title, min(room - _BAR - 2, 40)) if room >= 2 * _BAR else ""
         if title:
             table.add_column(no_wrap=True)
             row.append(pen.text(title))
             room -= cell_len(title) + 2
-        if room >= 8:
+        if room >= _BAR:
             table.add_column(ratio=1)
             row.append(ProgressBar(total=max(total, 1), completed=done))
+        if not row:
+            return pen.lines(pen.text(crop(facts[0][0], pen.width), facts[0][1]))
         for fact, style in shown:
             table.add_column(no_wrap=True)
             row.append(pen.text(fact, style))
         table.add_row(*row)
-        return pen.lines(table) if row else pen.lines(Text(crop(facts[0][0], pen.width)))
+        return pen.lines(table)
 
     def _figures(self, pen: _Pen) -> list[Line]:
         if not self.state.metrics:
@@ -229,18 +261,22 @@ class Screen:
         ]
 
     def _alarms(self, pen: _Pen) -> list[Line]:
-        newest = self.state.alarms[: -_ALARMS - 1 : -1]
+        alarms = self.state.alarms
+        since = (self.state.done or 0) - _RECENT
+        newest = [alarm for alarm in alarms if alarm.step > since][: -_ALARMS - 1 : -1]
         lines = [line for alarm in newest for line in self._alarm(pen, alarm)]
-        older = len(self.state.alarms) - len(newest)
+        older = len(alarms) - len(newest)
         if older:
-            lines += pen.lines(pen.text(f"and {older} more in alarms.jsonl", "red"))
+            last = alarms[older - 1]
+            more = f"{older} earlier alarm{'s' if older > 1 else ''} in alarms.jsonl, the last at "
+            lines += pen.lines(pen.text(f"{more}step {last.step}: {clean(last.name)}", "red"))
         return lines
 
     def _alarm(self, pen: _Pen, alarm: Alarm) -> list[Line]:
         head = f" ALARM step {alarm.step} {alarm.name} "
         file = f"worst rollouts: {worst_file(alarm)}"
         room = pen.width - cell_len(head) - 1
-        text = clean(alarm.message)
+        text = alarm_message(alarm)
         beside = room >= 20
         first = wrap(text, room, 1 if cell_len(text) <= room else 2)[:1] if beside else []
         rest = text[len(first[0]) :].lstrip() if first else text
