@@ -44,12 +44,13 @@ class StepProgress(StepCallback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take the screen before anything else of the run happens."""
-        if isinstance(pl_module, CooperModule) and trainer.is_global_zero:
-            display = self._choose(RunState(self.title, str(self.folder.path), pl_module.max_steps))
-            self._display = display
-            self._closing.callback(display.close)
-            display.open()
-            self._closing.enter_context(hosted(display))
+        if isinstance(pl_module, CooperModule):
+            state = RunState(self.title, str(self.folder.path), pl_module.max_steps)
+            # Processes beside the first one host their bars too, and show none.
+            self._display = self._choose(state) if trainer.is_global_zero else Silent()
+            self._closing.callback(self._display.close)
+            self._display.open()
+            self._closing.enter_context(hosted(self._display))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Show what the folder holds: the start's evaluation, or a resumed run's steps."""

@@ -25,6 +25,7 @@ Kept = dict[str, tuple[RunState, int, tuple[list[Line], ...]]]
 _WIDEST = 120  # cells; longer lines are hard to read
 _TWO_COLUMNS = 76  # cells from which the figures stand in two columns
 _BAR = 12  # cells that a bar needs
+_TITLE = 40  # cells that a bar's title may take
 _ALARMS = 3
 _RECENT = 20  # steps for which an alarm keeps its banner
 _COMPLETION_LINES = 4
@@ -169,23 +170,31 @@ class Screen:
     def _bar(
         self, pen: _Pen, title: str, done: int, total: int, facts: list[tuple[str, str]]
     ) -> list[Line]:
-        """A bar with as many of the facts as leave it some cells; the first ones come first."""
+        """A bar with as many of the facts as leave room for it and its title, in their order."""
         table = Table.grid(padding=(0, 2, 0, 0), expand=True, pad_edge=False)
         row: list[Text | ProgressBar] = []
         shown, room = [facts[0]], pen.width - cell_len(facts[0][0]) - 2
+        needed = _BAR + (min(cell_len(title), _TITLE) + 2 if title else 0)
         for fact in facts[1:]:
-            if room - cell_len(fact[0]) - 2 < _BAR:
+            if room - cell_len(fact[0]) - 2 < needed:
                 break
             shown.append(fact)
             room -= cell_len(fact[0]) + 2
-        title = crop(title, min(room - _BAR - 2, 40)) if room >= 2 * _BAR else ""
+        title = crop(title, min(room - _BAR - 2, _TITLE)) if room >= 2 * _BAR else ""
         if title:
             table.add_column(no_wrap=True)
             row.append(pen.text(title))
             room -= cell_len(title) + 2
         if room >= _BAR:
             table.add_column(ratio=1)
-            row.append(ProgressBar(total=max(total, 1), completed=done))
+            row.append(
+                ProgressBar(
+                    total=max(total, 1),
+                    completed=done,
+                    complete_style="cyan",  # red is for alarms
+                    finished_style="green",
+                )
+            )
         if not row:
             return pen.lines(pen.text(crop(facts[0][0], pen.width), facts[0][1]))
         for fact, style in shown:
