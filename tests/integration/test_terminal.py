@@ -74,7 +74,7 @@ def test_terminal_shows_the_run_and_is_given_back(tmp_path, stage_cache):
         tmp_path, stage_cache,
     )  # fmt: skip
     assert terminal.end() == 0, terminal.text
-    run = terminal.text[terminal.text.index("RL (embedded_task)") :]
+    run = terminal.text[terminal.text.index("run folder: ") :]  # the stages before have bars
     last = seen(run[run.rindex("RL (embedded_task)") :])
     for part in ("3/3 steps", "tokens/s", "reward", "verified", "AUROC", "avg@2",
                  "ALARM step", "alarms/00000", "sample of step", "completion"):  # fmt: skip

@@ -133,6 +133,9 @@ def test_last_evaluation_with_its_step_and_start():
     assert line.split("numbers avg@8")[1].split() == (
         ["0.625", "at", "step", "2", "(start", "0.500,", "+0.125)"]
     )
+    later = state().after(StepView(5, {"val/numbers/avg_at_8": 0.375}), 20.0)
+    line = line_with(drawn(later), "numbers avg@8")
+    assert "0.375 at step 5 (start 0.500, -0.125)" in line
     assert "words" not in drawn(state())  # parts of a set stand in metrics.jsonl
 
 
@@ -476,13 +479,14 @@ def test_quiet_bars_are_silent(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_host_is_given_back():
+def test_host_is_given_back(capsys):
     display, lines, _ = plain_display()
     with pytest.raises(RuntimeError, match="in the middle"), hosted(display):
         raise RuntimeError("in the middle")
     with progress("x", 1, "row") as bar:
         bar.advance()
     assert lines == []
+    assert capsys.readouterr().out.startswith("x: 0/1 rows\n")
 
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
