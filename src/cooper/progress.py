@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from rich.console import Console
@@ -83,18 +83,58 @@ class _PlainBar:
         )
 
 
-class _Silent:
+class SilentBar:
+    """Shows nothing."""
+
     def advance(self, amount: int = 1, note: str = "") -> None:
-        return
+        """Nothing."""
+
+
+class Host(Protocol):
+    """A display that has the screen, and shows the bars of what happens meanwhile."""
+
+    def bar(self, title: str, total: int, unit: str, done: int) -> AbstractContextManager[Bar]:
+        """Show a bar; the arguments are those of :func:`progress`."""
+        ...
 
 
 _quiet = False
+_host: Host | None = None
 
 
 def set_quiet(quiet: bool) -> None:
     """Switch all progress off or on for this process."""
     global _quiet
     _quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Whether progress is switched off."""
+    return _quiet
+
+
+def draws(console: Console) -> bool:
+    """Whether a console can redraw what it has written: a terminal, and not a dumb one.
+
+    Variables such as ``FORCE_COLOR`` make Rich take a file for a terminal; colours do no harm
+    there, but moving the cursor would.
+    """
+    return console.is_terminal and not console.is_dumb_terminal and console.file.isatty()
+
+
+@contextmanager
+def hosted(host: Host) -> Iterator[None]:
+    """Let a display show all bars that open meanwhile: two would overwrite each other.
+
+    Args:
+        host: the display.
+    """
+    global _host
+    before, _host = _host, host
+    try:
+        yield
+    finally:
+        _host = before
 
 
 @contextmanager
@@ -112,10 +152,14 @@ def progress(title: str, total: int, unit: str, done: int = 0, show: bool = True
         a bar to advance.
     """
     if _quiet or not show:
-        yield _Silent()
+        yield SilentBar()
+        return
+    if _host is not None:
+        with _host.bar(title, total, unit, done) as bar:
+            yield bar
         return
     console = Console()
-    if not console.is_terminal:
+    if not draws(console):
         yield _PlainBar(title, total, unit, done)
         return
     columns = (

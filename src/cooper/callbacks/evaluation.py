@@ -56,18 +56,17 @@ class Evaluation(StepCallback):
         if record.step != module.max_steps and record.step % self.every:
             return
         later = math.ceil(module.max_steps / self.every) - math.ceil(record.step / self.every)
-        if later < self.test_last:
-            everything = {**self.val, **self.test}
-            record.metrics.update(self._evaluate(trainer, module, everything, "evaluation, end"))
-        else:
-            record.metrics.update(self._evaluate(trainer, module, self.val, None))
+        last = later < self.test_last
+        title = "evaluation, end" if last else f"evaluation, step {record.step}"
+        sets = {**self.val, **self.test} if last else self.val
+        record.metrics.update(self._evaluate(trainer, module, sets, title))
 
     def _evaluate(
         self,
         trainer: L.Trainer,
         module: CooperModule,
         sets: Mapping[str, Sequence[Problem]],
-        title: str | None,
+        title: str,
     ) -> Metrics:
         version = module.updaters["policy"].steps
         # Lightning opens the precision's context around training_step alone.

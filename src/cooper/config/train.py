@@ -153,6 +153,10 @@ def quieten() -> None:
 
     for name in ("lightning.pytorch", "lightning.fabric", "lightning", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    monitoring = logging.getLogger("cooper.monitoring")
+    if not monitoring.handlers:
+        # The display shows alarms; a log that the user has set up gets them besides.
+        monitoring.addHandler(logging.NullHandler())
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     for message in (
@@ -173,7 +177,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         print(note, flush=True)
     if resume is not None:
         run.stream.start = int(resume.name)
-    stop = GracefulStop()
+    stop, shown = GracefulStop(), StepProgress(folder, f"RL ({cfg.name})")
     monitor = [] if run.monitor is None else [Monitor(folder, run.monitor, cfg.seed)]
     # Restoring comes first, saving last: what is measured and logged lies between.
     callbacks = [
@@ -190,7 +194,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         *monitor,
         MetricsLog(folder),
         RolloutLog(folder, **plain(cfg.rollouts)),
-        StepProgress(f"RL ({cfg.name})"),
+        shown,
         *run.callbacks,
         Checkpointing(folder, **plain(cfg.checkpoints)),
     ]
@@ -227,6 +231,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
             print(f"no summary could be written: {second}", file=sys.stderr, flush=True)
         raise
     finally:
+        shown.close()
         stop.restore()
     finish(cfg, run, folder, status)
     return code
