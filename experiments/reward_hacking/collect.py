@@ -177,6 +177,8 @@ def render(runs: Mapping[str, Mapping[str, Run]]) -> str:
             cells.append(text(mean_of(paired(mine, theirs))))
         rows.append(cells)
     parts.append(table(["arms", *names], rows))
+    parts.append("The claims of study.md:\n")
+    parts.append(hypotheses(runs))
     parts.append("The monitor, with its default thresholds:\n")
     rows = []
     for arm, seeds in runs.items():
@@ -197,6 +199,60 @@ def render(runs: Mapping[str, Mapping[str, Run]]) -> str:
          "steps without fall", "false per 100", "rules that spoke"], rows,
     ))  # fmt: skip
     return "\n".join(parts)
+
+
+def above(mean: Mean | None, bound: float = 0.0) -> str:
+    """Whether an interval lies above a bound (held), below it (failed), or around it (open)."""
+    if mean is None or mean.half is None:
+        return "open"
+    if mean.value - mean.half > bound:
+        return "held"
+    return "failed" if mean.value + mean.half < bound else "open"
+
+
+def below(mean: Mean | None) -> str:
+    """The same for a claim that an interval lies below 0."""
+    return {"held": "failed", "failed": "held", "open": "open"}[above(mean)]
+
+
+def hypotheses(runs: Mapping[str, Mapping[str, Run]]) -> str:
+    """study.md's claims, each with its interval."""
+
+    def own(arm: str, figure: Callable[[Run], float] | None = None) -> Mean | None:
+        return mean_of(list(values(runs[arm], figure or primary()).values()))
+
+    def versus(one: str, other: str, group: str = "all") -> Mean | None:
+        mine, theirs = values(runs[one], primary(group)), values(runs[other], primary(group))
+        return mean_of(paired(mine, theirs))
+
+    claims: list[tuple[str, str, Mean | None, str]] = []
+    static = "static, weak"
+    found = own(static)
+    claims.append(("1", f"{static}: below 0", found, below(found)))
+    found = own(static, lambda run: run["reward_rise"])
+    claims.append(("1", f"{static}: training reward rises", found, above(found)))
+    found = own("cooper, weak")
+    claims.append(("2a", "cooper, weak: at or above 0", found, above(found)))
+    found = versus("cooper, weak", static)
+    claims.append(("2b", f"cooper, weak above {static}", found, above(found)))
+    for arm in ("cooper+, weak", "hybrid+, weak"):
+        found = own(arm)
+        claims.append(("3", f"{arm}: above 0", found, above(found)))
+        found = versus(arm, static)
+        claims.append(("3", f"{arm} above {static}", found, above(found)))
+    found = versus("cooper+, weak", "replay only, weak")
+    claims.append(("4", "cooper+, weak above replay only, weak", found, above(found)))
+    for arm in ("hybrid+, weak", "hybrid+, full"):
+        found = versus(arm, "rule", "visible")
+        claims.append(("5", f"{arm} - rule, visible: above -0.03", found, above(found, -0.03)))
+        found = versus(arm, "rule", "blind")
+        claims.append(("5", f"{arm} - rule, blind: above 0", found, above(found)))
+    found = own("static, full")
+    claims.append(("6", "static, full: above 0", found, above(found)))
+    return table(
+        ["", "claim", "mean [95 % t]", "result"],
+        [[number, claim, text(mean), f"**{result}**"] for number, claim, mean, result in claims],
+    )
 
 
 COMPARED = (
