@@ -27,6 +27,7 @@ install_import_hook("cooper.functional", "beartype.beartype")
 
 from cooper.models import Policy, RewardModel, load_reward_model
 from cooper.models.tiny import TinyModel, train_tokenizer
+from cooper.progress import set_quiet
 from cooper.types import Problem, Rollouts, Status, Verdict
 
 torch.set_num_threads(1)
@@ -34,6 +35,13 @@ torch.set_num_threads(1)
 TEXTS = ("What is 3 + 4? Tom has 12 apples and 5 pens.", "So the answer is \\boxed{7}. 1 2 6 8 9 0")
 
 MakeRollouts = Callable[..., Rollouts]
+
+
+@pytest.fixture(autouse=True)
+def loud() -> Iterator[None]:
+    """A program run in this process leaves its ``quiet`` behind; it must not reach other tests."""
+    yield
+    set_quiet(False)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import logging
 from dataclasses import asdict
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 from small_runs import metrics_of
@@ -107,6 +108,12 @@ def test_the_curve_is_the_same_without_it(cli, tmp_path, reward):
     on, off = metrics_of(tmp_path / "on"), metrics_of(tmp_path / "off")
     assert [{k: v for k, v in row.items() if k not in OWN} for row in on] == off
     assert not any("time/monitor" in x for x in (tmp_path / "off/metrics.jsonl").open())
+    states = [
+        torch.load(tmp_path / r / "checkpoints/6/trainer.pt", weights_only=True)
+        for r in ("on", "off")
+    ]
+    drawn = [state["global_generators"]["cpu"] for state in states]
+    assert torch.equal(*drawn)  # dropout would draw from it
     for model in ("policy", "reward_model"):
         if reward != "rule":
             weights = [

@@ -82,6 +82,7 @@ class LiveDisplay:
     def bar(self, title: str, total: int, unit: str, done: int) -> Iterator[Bar]:
         """Show a bar below the run's own."""
         bar = _InsideBar(self, Inside(title, total, unit, done, done, self.clock()))
+        self._live.refresh()  # drawn at once: what is short would begin and end between two frames
         try:
             yield bar
         finally:
