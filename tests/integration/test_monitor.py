@@ -109,7 +109,7 @@ def test_the_curve_is_the_same_without_it(cli, tmp_path, reward):
     assert [{k: v for k, v in row.items() if k not in OWN} for row in on] == off
     assert not any("time/monitor" in x for x in (tmp_path / "off/metrics.jsonl").open())
     states = [
-        torch.load(tmp_path / r / "checkpoints/6/trainer.pt", weights_only=True)
+        torch.load(tmp_path / r / "checkpoints/000006/trainer.pt", weights_only=True)
         for r in ("on", "off")
     ]
     drawn = [state["global_generators"]["cpu"] for state in states]
