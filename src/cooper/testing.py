@@ -20,7 +20,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from cooper.data.jsonl import JsonlProblems
+from cooper.data.table_problems import TableProblems
 
 # The form of Qwen2's own template: roles between markers, a generation prompt at the end.
 CHAT_TEMPLATE = (
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--texts", required=True, help="JSON Lines file of problems")
     parser.add_argument("--hidden-size", type=int, default=32)
     arguments = parser.parse_args()
-    texts = [f"{p.question}\n{p.reference}" for p in JsonlProblems(arguments.texts)]
+    texts = [f"{p.question}\n{p.reference}" for p in TableProblems(arguments.texts)]
     for name, write in (("policy", write_policy), ("reward_model", write_reward_model)):
         path = write(arguments.folder / name, texts, hidden_size=arguments.hidden_size)
         print(path)

@@ -21,10 +21,12 @@ from omegaconf import DictConfig
 from cooper.annotation import LABELLED, HybridAnnotation
 from cooper.config.parts import instantiate, plain
 from cooper.config.validate import check_writable, is_target, needs_reward_model, one_line
-from cooper.data.jsonl import JsonlProblems
 from cooper.data.labelled import read_labelled
+from cooper.data.mixture import Mixture
+from cooper.data.overlap import clean
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream, require_batch
+from cooper.data.table_problems import TableProblems
 from cooper.errors import ConfigError, DataError
 from cooper.evaluation import Evaluator
 from cooper.fitting import QUIET, placed
@@ -68,6 +70,7 @@ class Run:
     monitor: MonitorSettings | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
     notes: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)  # sizes, overlap and duplicates
 
 
 class RunBuilder:
@@ -87,6 +90,7 @@ class RunBuilder:
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
         self.stage_seconds: dict[str, float] = {}
         self.notes: list[str] = []  # what the user is told before the run begins
+        self.data: dict[str, Any] = {}  # the account of the problems, where one is kept
 
     def build(self) -> Run:
         """Data first, then verifiers, then models: what is cheap to get wrong fails first.
@@ -100,6 +104,7 @@ class RunBuilder:
         train = self.problems(cfg.data.train, "data.train")
         val = self.sets(cfg.data.val, "data.val")
         test = self.sets(cfg.data.test, "data.test")
+        train = self.cleaned(train, {**val, **test})
         require_batch(train, cfg.data.problems_per_step)
         self.verifier = instantiate(cfg.verifier, "verifier", Verifier)
         self.sampler = instantiate(cfg.sampler, "sampler", Sampler)
@@ -158,6 +163,9 @@ class RunBuilder:
         train, dropped = (
             prompts.fitting(train, "data.train") if cfg.prompt.max_tokens else (train, 0)
         )
+        if self.data:
+            self.data["train"]["used"] = len(train)
+            self.data["train"]["dropped"]["overlong_prompts"] = dropped
         if dropped:
             self.notes.append(
                 f"data.train: {dropped} problems dropped, their prompts are longer than "
@@ -205,23 +213,34 @@ class RunBuilder:
             monitor=monitor,
             stage_seconds=self.stage_seconds,
             notes=self.notes,
+            data=self.data,
         )
 
     # ------------------------------------------------------------------ data
 
     def problems(self, node: Any, key: str) -> Sequence[Problem]:
-        """Problems of a component or a file.
+        """Problems of a component, a file, a folder or a data set of the hub.
 
         Raises:
             DataError: there are none.
         """
         if isinstance(node, str):
-            return JsonlProblems(
-                node, self.cfg.data.question_column, self.cfg.data.reference_column
+            return TableProblems(
+                node,
+                question_column=self.cfg.data.question_column,
+                reference_column=self.cfg.data.reference_column,
             )
         if not isinstance(node, DictConfig) or "_target_" not in node:
-            raise ConfigError(f"{key}={node}: give a JSON Lines file or a component with _target_")
+            raise ConfigError(
+                f"{key}={node}: give a file, a folder, a hub id, or a component with _target_"
+            )
         found: Any = instantiate(node, key, object)
+        for name, table in tables_in(found).items():
+            if table.skipped:
+                self.notes.append(
+                    f"{key}{name}: {table.skipped} rows skipped; the first one: "
+                    f"{table.first_skipped}"
+                )
         if not (hasattr(found, "__len__") and hasattr(found, "__getitem__")):
             raise ConfigError(f"{key}={node['_target_']}: gives no sequence of problems; give one")
         if not len(found):
@@ -229,6 +248,25 @@ class RunBuilder:
         if not isinstance(found[0], Problem):
             raise DataError(f"{key}: holds {type(found[0]).__name__}s; it has to hold Problems")
         return found
+
+    def cleaned(
+        self, train: Sequence[Problem], evaluation: Mapping[str, Sequence[Problem]]
+    ) -> Sequence[Problem]:
+        """The training set without what the evaluation sets hold, where that is looked for.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        data = self.cfg.data
+        if data.drop_overlap is None:
+            return train
+        found = clean(train, evaluation, data.drop_overlap, data.drop_duplicates)
+        self.notes += found.notes
+        self.data = {
+            "train": {**found.report, "draws_an_epoch": getattr(train, "draws", None)},
+            "evaluation": {name: len(problems) for name, problems in evaluation.items()},
+        }
+        return found.problems
 
     def labelled(self, name: str) -> list[LabelledCompletion]:
         """Labelled completions of a file of the user's, or none."""
@@ -469,6 +507,16 @@ def monitor_settings(
                 "ends after a number of updates that is then not known; give constant"
             )
     return settings
+
+
+def tables_in(found: Any) -> dict[str, TableProblems]:
+    """The tables that a data set is made of, under the end of their key."""
+    parts = found.sources if isinstance(found, Mixture) else {"": found}
+    return {
+        f".sources.{name}" if name else "": part
+        for name, part in parts.items()
+        if isinstance(part, TableProblems)
+    }
 
 
 def content_of(node: Any) -> Any:

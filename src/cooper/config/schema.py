@@ -44,7 +44,7 @@ class Prompt:
 
 @dataclass
 class Data:
-    """Problems: a component, a file, or names with either."""
+    """Problems: a component, a file, a folder, a hub id, or names with either."""
 
     train: Any = MISSING
     val: Any = MISSING
@@ -54,6 +54,8 @@ class Data:
     problems_per_step: int = 512
     question_column: str | None = None
     reference_column: str | None = None
+    drop_overlap: bool | None = None  # None: not looked for
+    drop_duplicates: bool = False
 
 
 @dataclass
