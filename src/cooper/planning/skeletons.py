@@ -95,7 +95,8 @@ class Skeleton:
         style: Style,
         checkpointing: bool,
     ) -> None:
-        self.source, self.style = source, style
+        self.source = source
+        self.style: Style = style
         self._traced: dict[Any, Any] = {}  # what was traced already, by its name and sizes
         with torch.device("meta"):
             self.model = _build(source, dtype)
@@ -326,7 +327,8 @@ def _make_fake(model: nn.Module) -> None:
     made: dict[int, Tensor] = {}
     with fake():
         for module in model.modules():
-            for held in (module._parameters, module._buffers, vars(module)):
+            places: list[Any] = [module._parameters, module._buffers, vars(module)]
+            for held in places:
                 for name, old in list(held.items()):
                     if not isinstance(old, Tensor):
                         continue
