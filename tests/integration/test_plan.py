@@ -75,7 +75,7 @@ def test_a_config_alone_is_planned(plan: Any, folder: Path, tmp_path: Path) -> N
 
 
 def test_overrides_are_those_of_cooper_train(plan: Any, folder: Path, tmp_path: Path) -> None:
-    peaks, trained = {}, {}
+    trained = {}
     for name, more in {
         "full": (),
         "lora": ("adapter@policy_adapter=lora", "adapter@reward_model_adapter=lora"),
@@ -88,13 +88,11 @@ def test_overrides_are_those_of_cooper_train(plan: Any, folder: Path, tmp_path: 
         code, _, err = plan(*arguments)
         assert code == 0, err
         found = json.loads((tmp_path / "plan.json").read_text())
-        peaks[name] = found["memory"]["peak"]
         trained[name] = {role: count["trained"] for role, count in found["parameters"].items()}
     assert set(trained["rule"]) == {"policy", "reference"}
     assert set(trained["lora"]) == {"policy", "reward_model"}
     assert trained["assistant"] == trained["full"]  # the assistant is the policy's start
     assert trained["first stage"] == trained["full"]
-    assert peaks["lora"] < peaks["full"]
 
 
 def test_what_does_not_fit_is_planned_again(plan: Any, folder: Path, tmp_path: Path) -> None:
