@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from cooper.annotation.generation import CompletionGenerator
     from cooper.annotation.hybrid import COUNTS, LABELLED, HybridAnnotation, agree
     from cooper.annotation.items import Item, read_items
-    from cooper.annotation.journal import Journal
     from cooper.annotation.labelling import Labelling, Outcome
+    from cooper.journal import Journal
 
 _HOME = {
     "COUNTS": "hybrid",
