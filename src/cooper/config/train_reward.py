@@ -322,9 +322,6 @@ def backbone(
         attach_reference(head, source.path, key, **options)
     else:
         model = load_reward_model(source.path, new_head_seed=seed, **origin, **options)
-    if model.config.pad_token_id is None:
-        # transformers' own classifiers find a batch's last tokens by it.
-        model.config.pad_token_id = tokenizer.pad_token_id
     before = recorded_form(model.config, source.path)
     if before is not None:
         if (before[0], before[1].record()) != (template, head.record()):

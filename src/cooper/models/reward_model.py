@@ -80,6 +80,9 @@ class RewardModel(nn.Module):
         self.batch_tokens = batch_tokens
         self._check(name)
         setattr(model.config, RECORD, self.record())
+        if getattr(model.config, "pad_token_id", None) is None:
+            # transformers' own classifiers find a batch's last tokens by it.
+            model.config.pad_token_id = pad_id(tokenizer)
 
     @classmethod
     def from_pretrained(
