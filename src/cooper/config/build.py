@@ -31,6 +31,7 @@ from cooper.fitting import QUIET, placed
 from cooper.models import (
     Policy,
     RewardModel,
+    check_vocabulary,
     load_causal_lm,
     load_reward_model,
     load_tokenizer,
@@ -323,6 +324,7 @@ class RunBuilder:
             trust_remote_code=source.trust_remote_code,
             key="policy.path",
         )
+        check_vocabulary(model, tokenizer, source.path, "policy.path")
         return Policy(model, tokenizer, self.cfg.sampling.temperature)
 
     def run_annotation(

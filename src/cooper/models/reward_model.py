@@ -17,6 +17,7 @@ from cooper.errors import ModelError
 from cooper.functional import pad_sequences
 from cooper.models.loading import (
     DType,
+    check_vocabulary,
     load_causal_lm,
     load_config,
     load_reward_model,
@@ -141,6 +142,7 @@ class RewardModel(nn.Module):
         if isinstance(head, ImplicitHead):
             attach_reference(head, path, key, **options)
         tokenizer = load_tokenizer(path, key=key, **source)
+        check_vocabulary(model, tokenizer, path, key)
         return cls(model, tokenizer, template, batch_tokens, head).eval()
 
     def record(self) -> dict[str, Any]:
