@@ -25,9 +25,9 @@ _STEP = re.compile(r"\d+")
 class RunFolder:
     """The files of one run; every path and every format is decided here.
 
-    ``config.yaml``, ``environment.json``, ``metrics.jsonl``, ``rollouts/<step>.jsonl.gz``,
-    ``alarms.jsonl``, ``alarms/<step>_<name>.jsonl``, ``checkpoints/<step>/``, ``policy/``,
-    ``reward_model/``, ``figures/``, ``summary.json``.
+    ``config.yaml``, ``environment.json``, ``data.json``, ``metrics.jsonl``,
+    ``rollouts/<step>.jsonl.gz``, ``alarms.jsonl``, ``alarms/<step>_<name>.jsonl``,
+    ``checkpoints/<step>/``, ``policy/``, ``reward_model/``, ``figures/``, ``summary.json``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,6 +42,11 @@ class RunFolder:
     def environment(self) -> Path:
         """Versions, commit, machine."""
         return self.path / "environment.json"
+
+    @property
+    def data(self) -> Path:
+        """Sizes of the problem sets, and what the training set shares with others and itself."""
+        return self.path / "data.json"
 
     @property
     def metrics(self) -> Path:

@@ -29,7 +29,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from cooper.data.jsonl import JsonlProblems
+from cooper.data.table_problems import TableProblems
 
 Family = Literal["qwen2", "llama"]
 
@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--hidden-size", type=int, default=32)
     parser.add_argument("--family", choices=get_args(Family), default="qwen2")
     arguments = parser.parse_args()
-    texts = [f"{p.question}\n{p.reference}" for p in JsonlProblems(arguments.texts)]
+    texts = [f"{p.question}\n{p.reference}" for p in TableProblems(arguments.texts)]
     for name, write in (("policy", write_policy), ("reward_model", write_reward_model)):
         path = write(
             arguments.folder / name,

@@ -149,7 +149,11 @@ def test_broken_files_are_told_in_one_line(policy_folder: Path, tmp_path: Path) 
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
-    for path, text in ((folder, "cannot load"), (other, "`nope`"), (adapter, "a peft adapter")):
+    for path, text in (
+        (folder, "cannot load"),
+        (other, "`nope`"),
+        (adapter, "adapter_config.json cannot be read"),
+    ):
         with pytest.raises(ModelError, match=text) as told:
             load_causal_lm(str(path))
         assert "\n" not in str(told.value)

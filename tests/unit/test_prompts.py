@@ -74,3 +74,14 @@ def test_nothing_fits(base: PreTrainedTokenizerBase) -> None:
     builder = PromptBuilder(base, max_tokens=1)
     with pytest.raises(DataError, match=r"data\.train: all 1 prompts .*prompt\.max_tokens=1"):
         builder.fitting([PROBLEM], "data.train")
+
+
+def test_what_the_data_bring_is_not_doubled(chat: PreTrainedTokenizerBase) -> None:
+    boxed = Problem("p", "Add. Put the answer within \\boxed{}.", "7")
+    assert PromptBuilder(chat).text(boxed) == f"<user>{boxed.question}<assistant>"
+    assert "Think." in PromptBuilder(chat, instruction="Think.").text(boxed)
+    own = Problem("p", "Add. Think.", "7", meta={"system_prompt": "Be brief."})
+    builder = PromptBuilder(chat, instruction="Think.")
+    assert builder.text(own) == "<system>Be brief.<user>Add. Think.<assistant>"
+    builder = PromptBuilder(chat, instruction="Think.", system_prompt="Be kind.")
+    assert builder.text(own) == "<system>Be kind.<user>Add. Think.<assistant>"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cooper.data import JsonlProblems
+from cooper.data import TableProblems
 from cooper.data.labelled import read_labelled, to_row
 from cooper.data.tables import read_table
 from cooper.errors import DataError
@@ -59,7 +59,7 @@ def test_every_form_gives_the_same_rows(write: Callable[[Path], Path], tmp_path:
 
 
 def test_problems_come_from_parquet_too(tmp_path: Path) -> None:
-    problems = JsonlProblems(str(parquet(tmp_path)), reference_column="reference_answer")
+    problems = TableProblems(str(parquet(tmp_path)), reference_column="reference_answer")
     assert [(p.id, p.reference) for p in problems] == [("set:1", "4"), ("set:2", "5")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import tempfile
@@ -15,16 +14,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig
 
 from cooper.annotation import LABELLED, HybridAnnotation
 from cooper.config.parts import instantiate, plain
 from cooper.config.validate import check_writable, is_target, needs_reward_model, one_line
-from cooper.data.jsonl import JsonlProblems
 from cooper.data.labelled import read_labelled
+from cooper.data.mixture import Mixture
+from cooper.data.overlap import clean
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream, require_batch
+from cooper.data.table_problems import TableProblems
 from cooper.errors import ConfigError, DataError
 from cooper.evaluation import Evaluator
 from cooper.fitting import QUIET, placed
@@ -36,6 +38,8 @@ from cooper.models import (
     load_reward_model,
     load_tokenizer,
 )
+from cooper.models.adapters import Adapter
+from cooper.models.loading import DType
 from cooper.models.reward_model import NoRecord
 from cooper.models.sources import FirstStage, Pretrained, WarmStarted
 from cooper.module import CooperModule
@@ -69,6 +73,7 @@ class Run:
     monitor: MonitorSettings | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)  # CPU seconds by stage
     notes: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)  # sizes, overlap and duplicates
 
 
 class RunBuilder:
@@ -85,9 +90,14 @@ class RunBuilder:
         self.step = step
         self.closing = closing
         self.trainer = trainer_settings(cfg)
+        # Frozen weights need no more bits than they are computed with (METHOD's precision rule).
+        self.frozen_dtype: DType = (
+            "bfloat16" if cfg.trainer.precision == "bf16-mixed" else "float32"
+        )
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
         self.stage_seconds: dict[str, float] = {}
         self.notes: list[str] = []  # what the user is told before the run begins
+        self.data: dict[str, Any] = {}  # the account of the problems, where one is kept
 
     def build(self) -> Run:
         """Data first, then verifiers, then models: what is cheap to get wrong fails first.
@@ -101,6 +111,7 @@ class RunBuilder:
         train = self.problems(cfg.data.train, "data.train")
         val = self.sets(cfg.data.val, "data.val")
         test = self.sets(cfg.data.test, "data.test")
+        train = self.cleaned(train, {**val, **test})
         require_batch(train, cfg.data.problems_per_step)
         self.verifier = instantiate(cfg.verifier, "verifier", Verifier)
         self.sampler = instantiate(cfg.sampler, "sampler", Sampler)
@@ -119,6 +130,12 @@ class RunBuilder:
             for name in ("policy_optimizer", "reward_model_optimizer")
         }
         monitor = monitor_settings(cfg, reward, optimizers["reward_model_optimizer"])
+        policy_adapter = instantiate(cfg.policy_adapter, "policy_adapter", Adapter)
+        reward_model_adapter = None
+        if reward.needs_model:
+            reward_model_adapter = instantiate(
+                cfg.reward_model_adapter, "reward_model_adapter", Adapter
+            )
         evaluator = self.evaluator()
         for part in (self.verifier, self.sampler, negatives, evaluator.verifier):
             self.closing.callback(part.close)
@@ -141,24 +158,31 @@ class RunBuilder:
         if isinstance(reward_source, Pretrained):
             labelled, heldout = self.labelled("labelled"), self.labelled("heldout")
             reward_data = RewardData(learns, labelled, heldout)
-            reward_model = self.reward_model(reward_source)
+            reward_model = self.reward_model(
+                reward_source, reward_model_adapter if reward.trains_model else None
+            )
 
         if warm_start is not None:
             policy_source = self.run_warm_start(warm_start)
         policy_source = cast(Pretrained, policy_source)
-        policy = self.policy(policy_source)
+        policy = self.policy(policy_source, policy_adapter)
         prompts = self.prompts(policy)
         if annotation is not None and reward_training is not None:
             labels = self.run_annotation(annotation, policy_source, policy, prompts)
             source = self.run_reward_training(
                 reward_training, labels, annotation.judge, policy_source
             )
-            reward_model = self.reward_model(source)
+            reward_model = self.reward_model(
+                source, reward_model_adapter if reward.trains_model else None
+            )
             replayed = reward_training.split(read_labelled(labels / LABELLED).items, cfg.seed)
             reward_data = RewardData(learns, *replayed)
         train, dropped = (
             prompts.fitting(train, "data.train") if cfg.prompt.max_tokens else (train, 0)
         )
+        if self.data:
+            self.data["train"]["used"] = len(train)
+            self.data["train"]["dropped"]["overlong_prompts"] = dropped
         if dropped:
             self.notes.append(
                 f"data.train: {dropped} problems dropped, their prompts are longer than "
@@ -168,8 +192,11 @@ class RunBuilder:
 
         @functools.cache
         def start() -> Policy:
-            """The policy as it is before the first step: reference and assistant are one copy."""
-            return Policy(copy.deepcopy(policy.model), policy.tokenizer, cfg.sampling.temperature)
+            """The policy as it is before the first step: reference and assistant are one."""
+            frozen = policy.start()
+            if policy_adapter.trains_base:
+                frozen.to(dtype=getattr(torch, self.frozen_dtype))
+            return frozen
 
         reference = start() if objective.kl_coef > 0 else None
         if reward_model is not None and reward.trains_model:
@@ -206,23 +233,34 @@ class RunBuilder:
             monitor=monitor,
             stage_seconds=self.stage_seconds,
             notes=self.notes,
+            data=self.data,
         )
 
     # ------------------------------------------------------------------ data
 
     def problems(self, node: Any, key: str) -> Sequence[Problem]:
-        """Problems of a component or a file.
+        """Problems of a component, a file, a folder or a data set of the hub.
 
         Raises:
             DataError: there are none.
         """
         if isinstance(node, str):
-            return JsonlProblems(
-                node, self.cfg.data.question_column, self.cfg.data.reference_column
+            return TableProblems(
+                node,
+                question_column=self.cfg.data.question_column,
+                reference_column=self.cfg.data.reference_column,
             )
         if not isinstance(node, DictConfig) or "_target_" not in node:
-            raise ConfigError(f"{key}={node}: give a JSON Lines file or a component with _target_")
+            raise ConfigError(
+                f"{key}={node}: give a file, a folder, a hub id, or a component with _target_"
+            )
         found: Any = instantiate(node, key, object)
+        for name, table in tables_in(found).items():
+            if table.skipped:
+                self.notes.append(
+                    f"{key}{name}: {table.skipped} rows skipped; the first one: "
+                    f"{table.first_skipped}"
+                )
         if not (hasattr(found, "__len__") and hasattr(found, "__getitem__")):
             raise ConfigError(f"{key}={node['_target_']}: gives no sequence of problems; give one")
         if not len(found):
@@ -230,6 +268,25 @@ class RunBuilder:
         if not isinstance(found[0], Problem):
             raise DataError(f"{key}: holds {type(found[0]).__name__}s; it has to hold Problems")
         return found
+
+    def cleaned(
+        self, train: Sequence[Problem], evaluation: Mapping[str, Sequence[Problem]]
+    ) -> Sequence[Problem]:
+        """The training set without what the evaluation sets hold, where that is looked for.
+
+        Raises:
+            DataError: nothing is left.
+        """
+        data = self.cfg.data
+        if data.drop_overlap is None:
+            return train
+        found = clean(train, evaluation, data.drop_overlap, data.drop_duplicates)
+        self.notes += found.notes
+        self.data = {
+            "train": {**found.report, "draws_an_epoch": getattr(train, "draws", None)},
+            "evaluation": {name: len(problems) for name, problems in evaluation.items()},
+        }
+        return found.problems
 
     def labelled(self, name: str) -> list[LabelledCompletion]:
         """Labelled completions of a file of the user's, or none."""
@@ -281,7 +338,9 @@ class RunBuilder:
     @staticmethod
     def content(source: Pretrained) -> dict[str, Any]:
         """Everything about a model's origin that decides what a stage makes of it."""
-        return {**dataclasses.asdict(source), "path": content_of(source.path)}
+        facts = {**dataclasses.asdict(source), "path": content_of(source.path)}
+        facts.pop("gradient_checkpointing")  # changes memory and time alone
+        return facts
 
     def source(self, key: str, kinds: tuple[type, ...]) -> Any:
         """Where a model comes from.
@@ -310,11 +369,12 @@ class RunBuilder:
         run = functools.partial(warm_start.run, seed=self.cfg.seed, trainer=self.trainer)
         return Pretrained(str(self.stage("warm_start", settings, run)))
 
-    def policy(self, source: Pretrained) -> Policy:
-        """Load the policy, weights in float32."""
+    def policy(self, source: Pretrained, adapter: Adapter | None = None) -> Policy:
+        """Load the policy: in float32, but for a base that an adapter leaves frozen."""
         model = load_causal_lm(
             source.path,
             revision=source.revision,
+            dtype=self.dtype(adapter),
             attn_implementation=source.attn_implementation,
             trust_remote_code=source.trust_remote_code,
         )
@@ -325,7 +385,16 @@ class RunBuilder:
             key="policy.path",
         )
         check_vocabulary(model, tokenizer, source.path, "policy.path")
-        return Policy(model, tokenizer, self.cfg.sampling.temperature)
+        policy = Policy(model, tokenizer, self.cfg.sampling.temperature)
+        if adapter is not None:
+            policy.adapt(adapter, self.cfg.seed)
+            if source.gradient_checkpointing:
+                policy.weights.checkpoint_gradients()
+        return policy
+
+    def dtype(self, adapter: Adapter | None) -> DType:
+        """Of a model's own weights: trained ones are float32."""
+        return "float32" if adapter is None or adapter.trains_base else self.frozen_dtype
 
     def run_annotation(
         self,
@@ -405,8 +474,13 @@ class RunBuilder:
         }
         return Pretrained(str(self.stage("reward_model", settings, run)))
 
-    def reward_model(self, source: Pretrained) -> RewardModel:
-        """Load the reward model with its own tokenizer, template and head."""
+    def reward_model(self, source: Pretrained, adapter: Adapter | None) -> RewardModel:
+        """Load the reward model with its own tokenizer, template and head.
+
+        Args:
+            source: where from.
+            adapter: which of its weights are trained; None: none.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoRecord)  # a note says it instead
             model = RewardModel.from_pretrained(
@@ -414,8 +488,13 @@ class RunBuilder:
                 revision=source.revision,
                 attn_implementation=source.attn_implementation,
                 trust_remote_code=source.trust_remote_code,
+                dtype=self.frozen_dtype if adapter is None else self.dtype(adapter),
                 key="reward_model.path",
             )
+        if adapter is not None:
+            model.adapt(adapter, self.cfg.seed)
+            if source.gradient_checkpointing:
+                model.weights.checkpoint_gradients()
         if not model.recorded:
             self.notes.append(
                 f"reward_model.path={source.path}: says nothing of its template and head; reads it "
@@ -471,6 +550,16 @@ def monitor_settings(
                 "ends after a number of updates that is then not known; give constant"
             )
     return settings
+
+
+def tables_in(found: Any) -> dict[str, TableProblems]:
+    """The tables that a data set is made of, under the end of their key."""
+    parts = found.sources if isinstance(found, Mixture) else {"": found}
+    return {
+        f".sources.{name}" if name else "": part
+        for name, part in parts.items()
+        if isinstance(part, TableProblems)
+    }
 
 
 def content_of(node: Any) -> Any:

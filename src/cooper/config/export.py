@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
-from cooper.checkpoints import appearing, save_model
+from cooper.checkpoints import appearing
 from cooper.hub import push, repository
+from cooper.models.export import has_adapter, write_model
 from cooper.module import CooperModule
 from cooper.report import Exported, model_card
 from cooper.run_folder import RunFolder
@@ -31,10 +32,11 @@ def export(cfg: DictConfig, module: CooperModule, folder: RunFolder) -> list[Exp
             role,
             steps=module.rl_step,
             trained=role == "policy" or module.trains_reward_model,
+            adapter=cfg.export.form == "adapter" and has_adapter(model),
             repository=repository(target, role) if target else None,
         )
         with appearing(folder.path / role) as part:
-            save_model(model.model, model.tokenizer, part)
+            write_model(model, part, adapter=exported.adapter)
             (part / "README.md").write_text(model_card(folder, exported), encoding="utf-8")
         written.append(exported)
     return written

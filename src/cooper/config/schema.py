@@ -44,7 +44,7 @@ class Prompt:
 
 @dataclass
 class Data:
-    """Problems: a component, a file, or names with either."""
+    """Problems: a component, a file, a folder, a hub id, or names with either."""
 
     train: Any = MISSING
     val: Any = MISSING
@@ -54,6 +54,8 @@ class Data:
     problems_per_step: int = 512
     question_column: str | None = None
     reference_column: str | None = None
+    drop_overlap: str | None = None  # None: not looked for
+    drop_duplicates: bool = False
 
 
 @dataclass
@@ -153,6 +155,8 @@ class TrainConfig:
     paths: Paths = field(default_factory=Paths)
     policy: Any = MISSING
     reward_model: Any = MISSING
+    policy_adapter: Any = MISSING
+    reward_model_adapter: Any = MISSING
     warm_start: Any = None
     annotation: Any = None
     reward_training: Any = None

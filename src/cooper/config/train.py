@@ -67,6 +67,8 @@ def train(cfg: DictConfig) -> int:
         run = RunBuilder(cfg, closing, int(resume.name) if resume else 0).build()
         closing.enter_context(folder.claimed())
         open_folder(cfg, folder, resume)
+        if run.data:
+            write_atomically(folder.data, json.dumps(run.data, indent=1).encode())
         seed_globals(cfg.seed)  # everything of ours draws from named generators
         return fit(cfg, run, folder, resume)
 

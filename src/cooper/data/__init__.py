@@ -7,26 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cooper.data.arithmetic import ArithmeticOracle, ArithmeticProblems, SimulatedJudge
-    from cooper.data.jsonl import JsonlProblems
+    from cooper.data.benchmarks import benchmark
+    from cooper.data.mixture import Mixture
     from cooper.data.prompts import PromptBuilder
     from cooper.data.stream import ProblemStream
+    from cooper.data.table_problems import TableProblems
 
 _HOME = {
     "ArithmeticOracle": "cooper.data.arithmetic",
     "ArithmeticProblems": "cooper.data.arithmetic",
-    "JsonlProblems": "cooper.data.jsonl",
+    "Mixture": "cooper.data.mixture",
     "ProblemStream": "cooper.data.stream",
     "PromptBuilder": "cooper.data.prompts",
     "SimulatedJudge": "cooper.data.arithmetic",
+    "TableProblems": "cooper.data.table_problems",
+    "benchmark": "cooper.data.benchmarks",
 }
 
 __all__ = [
     "ArithmeticOracle",
     "ArithmeticProblems",
-    "JsonlProblems",
+    "Mixture",
     "ProblemStream",
     "PromptBuilder",
     "SimulatedJudge",
+    "TableProblems",
+    "benchmark",
 ]
 
 

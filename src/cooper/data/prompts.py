@@ -6,21 +6,24 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from cooper.data.mixture import select
 from cooper.errors import DataError
 from cooper.types import Problem, Prompt
 
 BOXED_INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
+_BOX = "\\boxed{}"
 
 
 class PromptBuilder:
-    """Applies the policy's chat template to a question.
+    r"""Applies the policy's chat template to a question.
 
     A tokenizer without a chat template (a base model) gets the plain question and a line end.
 
     Args:
         tokenizer: the policy's.
-        system_prompt: a system message; None: none.
-        instruction: appended to the question after an empty line; None: nothing.
+        system_prompt: a system message; None: the problem's own, where its data bring one.
+        instruction: appended to the question after an empty line, unless the question holds it
+            already, or asks for a box itself (``\boxed{}``, as veRL's data do); None: nothing.
         max_tokens: longest prompt; 0: no limit. See :meth:`fitting`.
     """
 
@@ -38,18 +41,24 @@ class PromptBuilder:
 
     def text(self, problem: Problem) -> str:
         """The prompt as text."""
-        question = problem.question
-        if self.instruction:
+        question, system = problem.question, self.system_prompt
+        if system is None:
+            system = problem.meta.get("system_prompt")
+        if self.instruction and not self._instructs(question):
             question = f"{question}\n\n{self.instruction}"
         if not self.tokenizer.chat_template:
-            head = f"{self.system_prompt}\n\n" if self.system_prompt else ""
+            head = f"{system}\n\n" if system else ""
             return f"{head}{question}\n"
         messages = [{"role": "user", "content": question}]
-        if self.system_prompt is not None:
-            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        if system is not None:
+            messages.insert(0, {"role": "system", "content": system})
         return str(
             self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         )
+
+    def _instructs(self, question: str) -> bool:
+        instruction = self.instruction or ""
+        return instruction in question or (_BOX in question and _BOX in instruction)
 
     def __call__(self, problem: Problem) -> Prompt:
         """The prompt as text and ids. The template brings its own special tokens."""
@@ -65,17 +74,17 @@ class PromptBuilder:
             key: the data set's setting, for the error message.
 
         Returns:
-            what is left, and how many were dropped.
+            what is left (of a mixture: a mixture), and how many were dropped.
 
         Raises:
             DataError: nothing is left.
         """
         if not self.max_tokens:
             return problems, 0
-        kept = [p for p in problems if len(self(p).ids) <= self.max_tokens]
+        kept = [i for i, p in enumerate(problems) if len(self(p).ids) <= self.max_tokens]
         if not kept:
             raise DataError(
                 f"{key}: all {len(problems)} prompts are longer than prompt.max_tokens="
                 f"{self.max_tokens}; raise it or give shorter problems"
             )
-        return kept, len(problems) - len(kept)
+        return select(problems, kept), len(problems) - len(kept)

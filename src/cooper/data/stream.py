@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch.utils.data import IterableDataset
 
+from cooper.data.mixture import Mixture, permutation
 from cooper.errors import DataError
-from cooper.rng import generator
 from cooper.types import Problem
 
 
@@ -17,7 +16,7 @@ class ProblemStream(IterableDataset):
 
     The problem at a position depends on (seed, position) alone, so `position` is all that a
     checkpoint has to hold, also in mid-epoch. A batch may reach from one epoch into the next; it
-    never holds a problem twice within an epoch.
+    never holds a problem twice within an epoch, unless a :class:`Mixture` asks for it more often.
 
     Args:
         problems: the data set.
@@ -49,8 +48,9 @@ class ProblemStream(IterableDataset):
         return [self.problems[orders[p // size][p % size]] for p in positions]
 
     def _order(self, epoch: int) -> list[int]:
-        rng = generator(self.seed, f"epoch {epoch}")
-        return torch.randperm(len(self.problems), generator=rng).tolist()
+        if isinstance(self.problems, Mixture):
+            return self.problems.order(self.seed, epoch)
+        return permutation(len(self.problems), self.seed, f"epoch {epoch}")
 
     def __iter__(self) -> Iterator[list[Problem]]:
         """Batches from `start` to the end of the run."""

@@ -1,10 +1,11 @@
-"""Rows of a table on disk or hub: JSON Lines, Parquet, or a Hugging Face data set."""
+"""Rows of a table on disk or hub: JSON Lines, JSON, Parquet, or a Hugging Face data set."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +42,23 @@ def read_table(
     path: str | Path,
     *,
     split: str | None = None,
+    subset: str | None = None,
     revision: str | None = None,
     bad: BadRows | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[Row]:
     """Read the rows of a table, one after the other.
 
     Args:
-        path: a JSON Lines file; a Parquet file, or a folder of them; a folder written by
-            ``datasets.Dataset.save_to_disk``; or the hub id of a data set.
+        path: a JSON Lines file, or a JSON file with a list of objects; a Parquet file; a folder
+            written by ``datasets.Dataset.save_to_disk``; a folder in the hub's form (Parquet or
+            other files, a README.md that names subsets and splits or none); or the hub id of a
+            data set.
         split: which split of a Hugging Face data set; needed where it has several.
+        subset: which configuration of it; needed where it has several.
         revision: commit, tag or branch on the hub.
         bad: takes lines that hold no JSON object; by default the first one is an error.
+        columns: read only those of them that are there, where that is faster; None: all.
 
     Yields:
         where a row stands, for messages, and its columns.
@@ -61,9 +68,11 @@ def read_table(
     """
     file = Path(path).expanduser()
     if file.is_dir():
-        yield from _folder(file, split)
+        yield from _folder(file, split, subset, columns)
     elif file.suffix == ".parquet" and file.is_file():
-        yield from _parquet([file])
+        yield from _parquet(file, columns)
+    elif file.suffix == ".json" and file.is_file() and _is_list(file):
+        yield from _json(file, str(path), bad or BadRows())
     elif file.is_file():
         yield from _json_lines(file, str(path), bad or BadRows())
     elif file.suffix or str(path).startswith((".", "~", "/")) or str(path).count("/") > 1:
@@ -72,7 +81,7 @@ def read_table(
             "save_to_disk, or the hub id of a data set"
         )
     else:
-        yield from _hub(str(path), split, revision)
+        yield from _hub(str(path), split, subset, revision, columns)
 
 
 def _json_lines(file: Path, name: str, bad: BadRows) -> Iterator[Row]:
@@ -109,59 +118,118 @@ def _json_lines(file: Path, name: str, bad: BadRows) -> Iterator[Row]:
         raise DataError(f"{name}: not UTF-8 ({error.reason}); convert the file") from error
 
 
-def _parquet(files: list[Path]) -> Iterator[Row]:
+def _is_list(file: Path) -> bool:
+    """Whether a JSON file begins as a list; else it is read line by line."""
+    with file.open("rb") as stream:
+        return stream.read(64).lstrip()[:1] == b"["
+
+
+def _json(file: Path, name: str, bad: BadRows) -> Iterator[Row]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        what = str(error) if isinstance(error, ValueError) else "nested too deeply"
+        raise DataError(f"{name}: broken JSON ({what}); it must hold a list of objects") from error
+    for number, row in enumerate(rows, start=1):
+        where = f"{name}, row {number}"
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            bad(DataError(f"{where}: {type(row).__name__} where a JSON object is needed"))
+
+
+def _parquet(file: Path, columns: Sequence[str] | None) -> Iterator[Row]:
     # Imported here: JSON Lines need neither Arrow nor its start-up time.
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
-    for file in files:
-        number = 0
-        try:
-            for batch in ParquetFile(file).iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{file}, row {number}", row
-        except (ArrowException, OSError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{file}: cannot be read as Parquet ({first})") from error
+    number = 0
+    try:
+        table = ParquetFile(file)
+        names = table.schema_arrow.names
+        wanted = None if columns is None else [name for name in names if name in columns]
+        for batch in table.iter_batches(batch_size=1024, columns=wanted):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{file}, row {number}", row
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{file}: cannot be read as Parquet ({_first_line(error)})") from error
 
 
-def _folder(folder: Path, split: str | None) -> Iterator[Row]:
+def _folder(
+    folder: Path, split: str | None, subset: str | None, columns: Sequence[str] | None
+) -> Iterator[Row]:
     if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
         from datasets import load_from_disk
 
         try:
             found = load_from_disk(str(folder))
         except (OSError, ValueError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise DataError(f"{folder}: cannot be loaded as a data set ({first})") from error
-        yield from _dataset(found, str(folder), split)
+            raise DataError(
+                f"{folder}: cannot be loaded as a data set ({_first_line(error)})"
+            ) from error
+        yield from _dataset(found, str(folder), split, columns)
         return
-    name = f"{split}*.parquet" if split else "*.parquet"
-    files = sorted(folder.glob(name)) or sorted((folder / "data").glob(name))
-    if not files:
-        raise DataError(
-            f"{folder}: holds no data set of save_to_disk and no {name}; give a folder with "
-            "either, or a file"
-        )
-    yield from _parquet(files)
+    # As from the hub, by the same code. A copy in a folder's own form has no revision.
+    yield from _load(str(folder.absolute()), str(folder), split, subset, None, columns)
 
 
-def _hub(path: str, split: str | None, revision: str | None) -> Iterator[Row]:
+def _hub(
+    path: str,
+    split: str | None,
+    subset: str | None,
+    revision: str | None,
+    columns: Sequence[str] | None,
+) -> Iterator[Row]:
+    if not path.replace("/", "").strip():
+        raise DataError(f"{path!r}: no path; give a file, a folder, or the hub id of a data set")
+    yield from _load(path, path, split, subset, revision, columns)
+
+
+def _load(
+    path: str,
+    name: str,
+    split: str | None,
+    subset: str | None,
+    revision: str | None,
+    columns: Sequence[str] | None,
+) -> Iterator[Row]:
     from datasets import load_dataset
 
     try:
-        found = load_dataset(path, split=split, revision=revision)
+        found = load_dataset(path, name=subset, revision=revision)
     except Exception as error:
         # Network, hub and reader errors have no common class of their own.
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{path}: no such file here, and as a data set of the hub it cannot be loaded ({first})"
-        ) from error
-    yield from _dataset(found, path, split)
+        raise DataError(_why_not(error, name, subset, revision)) from error
+    yield from _dataset(found, name, split, columns)
 
 
-def _dataset(found: Any, name: str, split: str | None) -> Iterator[Row]:
+def _why_not(error: Exception, name: str, subset: str | None, revision: str | None) -> str:
+    """Write in one line why a data set cannot be loaded, and what mends it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError) and ("Config name is missing" in text or "not found" in text):
+        there = re.search(r"\[[^\]]*\]", text)
+        names = there.group().strip("[]").replace("'", "") if there else text
+        return f"{name}: subset={subset}: the data set has {names}; name one of them"
+    if Path(name).is_dir():
+        return (
+            f"{name}: cannot be loaded as a data set ({_first_line(error)}); give a folder written "
+            "by save_to_disk, or one with Parquet or JSON Lines files"
+        )
+    at = f" at revision={revision}" if revision else ""
+    return (
+        f"{name}: no such file here, and as a data set of the hub it cannot be loaded{at} "
+        f"({_first_line(error)}); mend the name, or the network, or give a folder"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _dataset(
+    found: Any, name: str, split: str | None, columns: Sequence[str] | None
+) -> Iterator[Row]:
     if isinstance(found, dict):  # a DatasetDict: named splits
         if split is None and len(found) == 1:
             (split,) = found
@@ -170,6 +238,9 @@ def _dataset(found: Any, name: str, split: str | None) -> Iterator[Row]:
                 f"{name}: split={split}: the data set has {', '.join(found)}; name one of them"
             )
         found = found[split]
+    if columns is not None:
+        # Long columns that nobody reads (solutions of DeepMath) would take most of the time.
+        found = found.select_columns([c for c in found.column_names if c in columns])
     for number, row in enumerate(found, start=1):
         yield f"{name}, row {number}", dict(row)
 

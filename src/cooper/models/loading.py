@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,17 +21,21 @@ from transformers import (
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as _CAUSAL_LMS,
 )
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from cooper.errors import ModelError
 from cooper.rng import generator
+
+ADAPTER_CONFIG = "adapter_config.json"
 
 DType = Literal["float32", "bfloat16", "float16"]
 
 _CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")
 # What has to be run first where a reward model is wanted and none is there.
 _TRAIN_FIRST = (
-    "train a reward model first (cooper-annotate makes its labels, then cooper-train-reward "
-    "experiment=verifyrm_qwen data.train=LABELS), or use reward=rule, which needs none"
+    "train one: `cooper-annotate` labels completions, `cooper-train-reward "
+    "experiment=verifyrm_qwen` learns from them; or use reward=rule, which needs none"
 )
 
 
@@ -51,12 +57,7 @@ def _folder(path: str, key: str) -> str:
         return path  # hub ids without an owner, such as "gpt2"
     if not folder.is_dir():
         raise ModelError(f"{key}={path}: no such folder; give a Hugging Face folder or a hub id")
-    if (folder / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{key}={path}: holds a peft adapter and no whole model; give a folder with the merged "
-            "model, as export.form=merged writes it"
-        )
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise ModelError(
             f"{key}={path}: the folder holds no config.json; give a folder written by "
             "save_pretrained, or a hub id"
@@ -74,7 +75,6 @@ def _load(loader: Any, what: str, path: str, key: str, **kwargs: Any) -> Any:
     try:
         return loader.from_pretrained(folder, **kwargs)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         mend = ""
         if isinstance(error, OSError) and not Path(folder).exists():
             mend = (
@@ -82,28 +82,130 @@ def _load(loader: Any, what: str, path: str, key: str, **kwargs: Any) -> Any:
                 "folder"
             )
         raise ModelError(
-            f"{key}={path}: cannot load the {what}: {first.rstrip('.')}{mend}"
+            f"{key}={path}: cannot load the {what}: {_first_line(error).rstrip('.')}{mend}"
         ) from error
 
 
-def _whole(info: dict[str, Any], path: str, key: str) -> None:
-    """Check that no weight was left to chance.
+def adapter_base(
+    path: str, *, revision: str | None = None, key: str = "path"
+) -> tuple[str, str | None] | None:
+    """Base model and its revision that peft's additions in a folder or on the hub belong to.
+
+    Returns:
+        None where `path` holds a whole model.
 
     Raises:
-        ModelError: weights are missing, or have other sizes than config.json says.
+        ModelError: the additions do not say what they belong to.
     """
-    for name, stored, wanted in sorted(info["mismatched_keys"]):
+    try:
+        file = find_adapter_config_file(_folder(path, key), revision=revision)
+    except (OSError, ValueError):
+        return None  # loading says better what is wrong
+    if file is None:
+        return None
+    try:
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        base = config["base_model_name_or_path"]
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"{key}={path}: {ADAPTER_CONFIG} cannot be read ({error})") from error
+    if not base:
         raise ModelError(
-            f"{key}={path}: {name} is stored as {tuple(stored)} where config.json makes it "
-            f"{tuple(wanted)}; give a folder whose config.json belongs to its weights"
+            f"{key}={path}: {ADAPTER_CONFIG} names no base model (base_model_name_or_path); "
+            "write it in, or merge the adapter"
         )
-    missing = sorted(info["missing_keys"])
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return str(base), config.get("revision")
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """How a folder's weights fit its model."""
+
+    missing: frozenset[str]
+    other_sizes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # stored, needed
+
+    def require(self, path: str, key: str, but: str = "") -> None:
+        """Check that no weight is left to chance, except those whose names begin with `but`.
+
+        Raises:
+            ModelError: weights are missing, or have other sizes than config.json says.
+        """
+        for name, (stored, needed) in sorted(self.other_sizes.items()):
+            raise ModelError(
+                f"{key}={path}: {name} is stored as {stored} where config.json makes it {needed}; "
+                "give a folder whose config.json belongs to its weights"
+            )
+        missing = sorted(n for n in self.missing if not (but and n.startswith(but)))
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ModelError(
+                f"{key}={path}: weights are missing ({missing[0]}{more}) and would be random; give "
+                "a folder with all of them"
+            )
+
+
+def _weigh(loader: Any, what: str, path: str, key: str, **options: Any) -> tuple[Any, _Stored]:
+    model, info = _load(
+        loader,
+        what,
+        path,
+        key,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # transformers' own error does not say which
+        **options,
+    )
+    sizes = {name: (tuple(a), tuple(b)) for name, a, b in info["mismatched_keys"]}
+    return model, _Stored(frozenset(info["missing_keys"]), sizes)
+
+
+def _model(loader: Any, what: str, path: str, key: str, **options: Any) -> tuple[Any, _Stored]:
+    """Load a model, or a base with peft's additions merged into it.
+
+    Returns:
+        the model, and how what was stored fits it.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    base = adapter_base(path, revision=options["revision"], key=key)
+    if base is None:
+        return _weigh(loader, what, path, key, **options)
+    from peft import PeftModel
+
+    where = f"{key}={path}: base_model_name_or_path"
+    revision = options.pop("revision")
+    if loader is AutoModelForSequenceClassification:
+        options["num_labels"] = 1
+    model, stored = _weigh(loader, what, base[0], where, revision=base[1], **options)
+    try:
+        wrapped = PeftModel.from_pretrained(model, _folder(path, key), revision=revision)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(
-            f"{key}={path}: weights are missing ({missing[0]}{more}) and would be random; give a "
-            "folder with all of them"
+            f"{key}={path}: the adapter does not fit {base[0]} ({_first_line(error)}); give it "
+            "its own base"
+        ) from error
+    if wrapped.active_peft_config.task_type == "SEQ_CLS":  # brings the head that the base lacks
+        own = [n for n in (*stored.missing, *stored.other_sizes) if n.startswith("score.")]
+        stored = _Stored(
+            stored.missing.difference(own),
+            {n: sizes for n, sizes in stored.other_sizes.items() if n not in own},
         )
+    return wrapped.merge_and_unload(), stored
+
+
+def load_json(path: str, name: str, *, revision: str | None = None) -> dict[str, Any] | None:
+    """Read a small JSON file beside a model's weights, in a folder or on the hub; None: none."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        file: Any = folder / name if (folder / name).is_file() else None
+    else:
+        file = cached_file(
+            path, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+    return None if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _require_writer(config: PretrainedConfig, path: str, key: str) -> None:
@@ -135,6 +237,9 @@ def load_config(
     Raises:
         ModelError: it cannot be loaded.
     """
+    base = adapter_base(path, revision=revision, key=key)
+    if base is not None:
+        path, revision = base
     return _load(
         AutoConfig, "config", path, key, revision=revision, trust_remote_code=trust_remote_code
     )
@@ -150,6 +255,10 @@ def load_tokenizer(
     Raises:
         ModelError: it cannot be loaded, has no vocabulary, or no end-of-sequence token.
     """
+    base = adapter_base(path, revision=revision, key=key)
+    folder = Path(path).expanduser()
+    if base is not None and folder.is_dir() and not any(folder.glob("tokenizer*")):
+        path, revision = base
     tokenizer = _load(
         AutoTokenizer,
         "tokenizer",
@@ -199,18 +308,16 @@ def load_causal_lm(
     """
     origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     _require_writer(load_config(path, key=key, **origin), path, key)
-    model, info = _load(
+    model, stored = _model(
         AutoModelForCausalLM,
         "causal language model",
         path,
         key,
         dtype=getattr(torch, dtype),
         attn_implementation=attn_implementation,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # told below, by name
         **origin,
     )
-    _whole(info, path, key)
+    stored.require(path, key)
     return model
 
 
@@ -240,18 +347,15 @@ def load_reward_model(
     Raises:
         ModelError: it cannot be loaded, has more than one label, or its head is missing.
     """
-    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    labels = load_config(path, key=key, **origin).num_labels
-    model, info = _load(
+    model, stored = _model(
         AutoModelForSequenceClassification,
         "reward model",
         path,
         key,
+        revision=revision,
         dtype=getattr(torch, dtype),
         attn_implementation=attn_implementation,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # told below, by name
-        **origin,
+        trust_remote_code=trust_remote_code,
         **({} if new_head_seed is None else {"num_labels": 1}),
     )
     if not hasattr(model, "score"):
@@ -259,19 +363,20 @@ def load_reward_model(
             f"{key}={path}: a {type(model).__name__} has no score layer on the last token; give a "
             "classifier on a decoder, such as Qwen2ForSequenceClassification"
         )
-    heads = {name for name in info["missing_keys"] if name.startswith("score.")}
-    if heads and new_head_seed is None:
+    head_missing = "score.weight" in stored.missing
+    if head_missing and new_head_seed is None:
         raise ModelError(
-            f"{key}={path}: the folder holds no trained reward head (score.weight is missing); "
-            f"{_TRAIN_FIRST}"
+            f"{key}={path}: holds no trained reward head (score.weight is missing); {_TRAIN_FIRST}"
         )
-    if (labels if not heads else model.config.num_labels) != 1:
+    sizes = stored.other_sizes.get("score.weight")
+    labels = sizes[0][0] if sizes else model.config.num_labels
+    if labels != 1:
         raise ModelError(
             f"{key}={path}: the classifier has {labels} labels where a reward model has 1; "
             f"{_TRAIN_FIRST}"
         )
-    _whole({**info, "missing_keys": set(info["missing_keys"]) - heads}, path, key)
-    if heads and new_head_seed is not None:
+    stored.require(path, key, but="score.")
+    if head_missing and new_head_seed is not None:
         rng = generator(new_head_seed, "reward head")
         weight = torch.empty(model.score.weight.shape).normal_(
             std=getattr(model.config, "initializer_range", 0.02), generator=rng
