@@ -33,6 +33,7 @@ from cooper.fitting import QUIET, placed
 from cooper.models import (
     Policy,
     RewardModel,
+    check_vocabulary,
     load_causal_lm,
     load_reward_model,
     load_tokenizer,
@@ -383,6 +384,7 @@ class RunBuilder:
             trust_remote_code=source.trust_remote_code,
             key="policy.path",
         )
+        check_vocabulary(model, tokenizer, source.path, "policy.path")
         policy = Policy(model, tokenizer, self.cfg.sampling.temperature)
         if adapter is not None:
             policy.adapt(adapter, self.cfg.seed)

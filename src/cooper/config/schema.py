@@ -103,6 +103,15 @@ class Checkpoints:
 
 
 @dataclass
+class Export:
+    """How both models are written at the end, and whether they go to the hub."""
+
+    form: str = "merged"
+    push_to_hub: str | None = None
+    private: bool = True
+
+
+@dataclass
 class MonitorAlarms:
     """Thresholds of the monitor's rules; null switches a rule off."""
 
@@ -167,6 +176,7 @@ class TrainConfig:
     evaluation: Evaluation = field(default_factory=Evaluation)
     rollouts: RolloutLogging = field(default_factory=RolloutLogging)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    export: Export = field(default_factory=Export)
     monitor: Monitor = field(default_factory=Monitor)
     callbacks: Any = None
     logger: Any = None

@@ -34,7 +34,13 @@ from cooper.data.labelled import read_labelled, require_both, to_row
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
 from cooper.errors import CheckpointError, DataError
 from cooper.files import write_atomically
-from cooper.models import RewardModel, load_causal_lm, load_reward_model, load_tokenizer
+from cooper.models import (
+    RewardModel,
+    check_vocabulary,
+    load_causal_lm,
+    load_reward_model,
+    load_tokenizer,
+)
 from cooper.models.adapters import Adapter
 from cooper.models.reward_heads import ImplicitHead, RewardHead
 from cooper.models.reward_model import RECORD, attach_reference, recorded_form
@@ -322,9 +328,7 @@ def backbone(
         attach_reference(head, source.path, key, **options)
     else:
         model = load_reward_model(source.path, new_head_seed=seed, **origin, **options)
-    if model.config.pad_token_id is None:
-        # transformers' own classifiers find a batch's last tokens by it.
-        model.config.pad_token_id = tokenizer.pad_token_id
+    check_vocabulary(model, tokenizer, source.path, key)
     before = recorded_form(model.config, source.path)
     if before is not None:
         if (before[0], before[1].record()) != (template, head.record()):

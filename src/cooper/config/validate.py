@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cooper.errors import ConfigError
+from cooper.hub import check_repository
 
 # Keywords that the run itself gives to a component, so that the file need not.
 PROVIDED: dict[str, frozenset[str]] = {
@@ -327,6 +328,7 @@ def cross_check(cfg: DictConfig) -> None:
     task = demonstrate.rsplit(".", 1)[0]
     train = cfg.data.train.get("_target_", "") if isinstance(cfg.data.train, DictConfig) else ""
     minibatches = cfg.algorithm.get("minibatches", 1) if is_target(cfg.algorithm) else 1
+    adapters = [cfg.get(f"{model}_adapter", None) for model in ("policy", "reward_model")]
     rules: list[tuple[bool, str]] = [
         (
             not demonstrate or str(train).startswith(task),
@@ -396,8 +398,19 @@ def cross_check(cfg: DictConfig) -> None:
         ),
         (cfg.evaluation.samples >= 1, f"evaluation.samples={cfg.evaluation.samples}: 1 or more"),
         (cfg.evaluation.every >= 1, f"evaluation.every={cfg.evaluation.every}: give 1 or more"),
+        (
+            cfg.export.form in ("merged", "adapter"),
+            f"export.form={cfg.export.form}: must be merged (whole models) or adapter",
+        ),
+        (
+            cfg.export.form == "merged" or any(is_target(a, "LoraAdapter") for a in adapters),
+            f"export.form={cfg.export.form}: no model is trained as an adapter, so there is none "
+            "to write; give export.form=merged",
+        ),
     ]
     require([*rules, *shared_rules(cfg)])
+    if cfg.export.push_to_hub is not None:
+        check_repository(cfg.export.push_to_hub)
 
 
 def shared_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
