@@ -9,35 +9,30 @@ import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
 
 from cooper.errors import CheckpointError
 from cooper.files import part_of, publish, write_failure
+from cooper.models.adapted import Adapted
+from cooper.models.reward_model import RewardModel
 from cooper.module import CooperModule
 from cooper.optim import set_schedule
 
 _FORMAT = 3
 
 
-def _models(module: CooperModule) -> dict[str, Any]:
+def _models(module: CooperModule) -> dict[str, Adapted]:
     """The models that move, by their folder's name."""
-    models: dict[str, Any] = {"policy": module.policy}
+    models: dict[str, Adapted] = {"policy": module.policy}
     if module.trains_reward_model and module.reward_model is not None:
         models["reward_model"] = module.reward_model
     if module.average is not None:
-        models["reward_model_average"] = module.average.module
+        models["reward_model_average"] = cast(RewardModel, module.average.module)
     return models
-
-
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a model as ``from_pretrained`` reads it: safetensors, config, tokenizer."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 @contextlib.contextmanager
@@ -88,7 +83,7 @@ def save_checkpoint(module: CooperModule, folder: Path) -> None:
         raise FileExistsError(errno.EEXIST, "holds a checkpoint already", str(folder))
     with appearing(folder) as part:
         for name, model in _models(module).items():
-            save_model(model.model, model.tokenizer, part / name)
+            model.save(part / name)
         # Through a file of our own, since torch's does not say what went wrong.
         with (part / "trainer.pt").open("wb") as out:
             torch.save(_state(module), out)
@@ -220,7 +215,7 @@ def load_weights(module: CooperModule, folder: Path) -> None:
         CheckpointError: they are missing, broken, or of another model.
     """
     for name, model in _models(module).items():
-        _load_weights(model.model, folder / name)
+        model.weights.load(folder / name)
 
 
 def _restore_global_generators(states: dict[str, Any], device: torch.device) -> None:
@@ -250,21 +245,3 @@ def read_state(folder: Path) -> dict[str, Any]:
             f"{_FORMAT} is needed; it was written by another version of cooper"
         )
     return state
-
-
-def _load_weights(model: nn.Module, folder: Path) -> None:
-    if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"expected a transformers model, not {type(model).__name__}")
-    try:
-        saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{folder}: cannot be loaded ({first}); use an earlier step"
-        ) from error
-    try:
-        model.load_state_dict(saved.state_dict())
-    except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder}: its weights do not fit this run's model; resume with the run's own settings"
-        ) from error

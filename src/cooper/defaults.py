@@ -6,7 +6,6 @@ train alike.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 from cooper.models.policy import Policy
@@ -22,10 +21,8 @@ from cooper.verifiers.base import Verifier
 
 
 def reference(policy: Policy, objective: PolicyObjective) -> Policy | None:
-    """The policy as it is now, frozen, if the objective has a KL to it."""
-    if not objective.kl_coef:
-        return None
-    return Policy(copy.deepcopy(policy.model), policy.tokenizer, policy.temperature)
+    """The policy as it is before its training, if the objective has a KL to it."""
+    return policy.start() if objective.kl_coef else None
 
 
 def sampler() -> Sampler:

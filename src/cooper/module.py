@@ -27,6 +27,7 @@ from cooper.metrics import (
     score_metrics,
     verifier_metrics,
 )
+from cooper.models.adapted import Adapted
 from cooper.models.average import averaged
 from cooper.models.policy import Policy
 from cooper.models.reward_heads import Row
@@ -151,7 +152,7 @@ class CooperModule(L.LightningModule):
         self.attached: dict[str, Stateful] = {}  # what callbacks keep in checkpoints, by name
         for frozen in (self.reference, reward_model if not self.trains_reward_model else None):
             if frozen is not None:
-                frozen.requires_grad_(False).eval()
+                frozen.freeze()
         self.average = None
         if self.trains_reward_model and (decay := self.reward_objective.ema_decay):
             self.average = averaged(self._require_reward_model(), decay)
@@ -390,17 +391,19 @@ class CooperModule(L.LightningModule):
             "reward_model": self.reward_objective.inner_steps
             * self.reward_objective.updates(self.max_steps),
         }
-        models: dict[str, torch.nn.Module] = {"policy": self.policy}
+        models: dict[str, Adapted] = {"policy": self.policy}
         if self.trains_reward_model:
             models["reward_model"] = self._require_reward_model()
         self.updaters: dict[str, ModelUpdater] = {}
         optimizers, schedulers = [], []
         for name, model in models.items():
             settings = self.optimizer_settings[name]
-            optimizer, scheduler = settings.build(model.parameters(), per_step[name])
+            optimizer, scheduler = settings.build(model.weights.trained, per_step[name])
             optimizers.append(optimizer)
             schedulers.append({"scheduler": scheduler, "interval": "step"})
-            self.updaters[name] = ModelUpdater(name, model, settings.clip_norm, self.max_skips)
+            self.updaters[name] = ModelUpdater(
+                name, model.weights.trained, settings.clip_norm, self.max_skips
+            )
         return optimizers, schedulers
 
     def transfer_batch_to_device(

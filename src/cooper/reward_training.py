@@ -216,14 +216,14 @@ class RewardTraining:
             self.split(labelled, seed) if heldout is None else (list(labelled), list(heldout))
         )
         self.check(reward_model, items, apart)
-        merge = (adapter or FullAdapter()).attach(reward_model.model, seed)
+        reward_model.adapt(adapter or FullAdapter(), seed)
         batches = _Batches(items, rule, judge, self, seed)
         module = RewardModule(reward_model, self, self.num_steps(len(items)))
         with progress("reward model (BCE on labels)", module.steps, "step") as bar:
             watch = _Watch(apart, self, bar, log)
             fit_steps(module, StepBatches(batches, module.steps), [watch], trainer)
         watch.restore(reward_model)
-        reward_model.model = merge()
+        reward_model.merge()
         hardware = {k: v for k, v in trainer.items() if k != "logger"}
         with placed(reward_model, hardware):
             measured = quality(reward_model, apart)
@@ -286,10 +286,10 @@ class RewardModule(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """One optimizer with its schedule, stepped by hand."""
         settings = self.settings.optimizer
-        optimizer, scheduler = settings.build(self.model.parameters(), self.steps)
+        optimizer, scheduler = settings.build(self.model.weights.trained, self.steps)
         self.updater = ModelUpdater(
             "reward_model",
-            self.model,
+            self.model.weights.trained,
             settings.clip_norm,
             self.settings.max_skips,
             mend="lower reward_training.optimizer.lr or look at the labelled completions",

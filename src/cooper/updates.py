@@ -43,7 +43,7 @@ class ModelUpdater:
 
     Args:
         name: "policy" or "reward_model", for messages.
-        model: whose gradients are clipped.
+        parameters: whose gradients are clipped; frozen ones are left out.
         clip_norm: largest gradient norm; 0: no clipping.
         max_skips: skipped steps in a row that stop the run.
         mend: what the user may do then.
@@ -52,7 +52,7 @@ class ModelUpdater:
     def __init__(
         self,
         name: str,
-        model: nn.Module,
+        parameters: Iterable[nn.Parameter],
         clip_norm: float,
         max_skips: int,
         mend: str | None = None,
@@ -61,7 +61,7 @@ class ModelUpdater:
         self.mend = mend or f"lower {name}_optimizer.lr or look at the saved rollouts"
         self.clip_norm = clip_norm
         self.max_skips = max_skips
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = [p for p in parameters if p.requires_grad]
         self.steps = 0
         self.skipped = 0
         self.skipped_in_a_row = 0

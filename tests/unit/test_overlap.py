@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
+from cooper.data import benchmark
 from cooper.data.overlap import clean, find_overlap, normalised
 from cooper.errors import DataError
 from cooper.types import Problem
@@ -50,6 +54,15 @@ TRAIN = [
     Problem("3", "What is 2+2?", "4"),
     Problem("4", "What is 3+3?", "6"),
 ]
+
+
+@pytest.fixture
+def benchmarks(tmp_path: Path) -> dict[str, Sequence[Problem]]:
+    """Evaluation sets of which one is a benchmark."""
+    (tmp_path / "b.jsonl").write_text('{"question": "what is 3+3", "answer": "6"}')
+    return {**HELD, "svamp": benchmark("svamp", path=str(tmp_path / "b.jsonl"))}
+
+
 HELD = {"a": [Problem("x", "what is $2+2$?", "4")], "b": [Problem("y", "other", "1")]}
 
 
@@ -59,15 +72,19 @@ def test_finds_repetitions_conflicts_and_overlap() -> None:
     assert found.shared == {"a": [3], "b": []}
 
 
-def test_overlap_is_dropped_duplicates_are_counted() -> None:
-    cleaned = clean(TRAIN, HELD)
-    assert [p.id for p in cleaned.problems] == ["0", "1", "2", "4"]
-    assert cleaned.report["overlap"] == {"a": ["3"], "b": []}
+def test_overlap_with_benchmarks_is_dropped_and_all_is_counted(
+    benchmarks: dict[str, Sequence[Problem]],
+) -> None:
+    cleaned = clean(TRAIN, benchmarks)
+    assert [p.id for p in cleaned.problems] == ["0", "1", "2", "3"]
+    assert cleaned.report["overlap"] == {"a": ["3"], "b": [], "svamp": ["4"]}
     assert cleaned.report["conflicting_duplicates"] == ["2"]
-    assert "1 problems stand in the evaluation set a too, dropped" in cleaned.notes[0]
-    assert "2 problems are copies of earlier ones, 1 of them" in cleaned.notes[1]
-    assert [p.id for p in clean(TRAIN, HELD, False, True).problems] == ["0", "3", "4"]
+    assert "1 problems stand in the evaluation set a too, kept" in cleaned.notes[0]
+    assert "1 problems stand in the evaluation set svamp too, dropped" in cleaned.notes[1]
+    assert "2 problems are copies of earlier ones, 1 of them" in cleaned.notes[2]
+    assert [p.id for p in clean(TRAIN, benchmarks, "all").problems] == ["0", "1", "2"]
+    assert [p.id for p in clean(TRAIN, benchmarks, "none", True).problems] == ["0", "3", "4"]
     assert clean(TRAIN[4:], HELD).problems == TRAIN[4:]
     assert not clean(TRAIN[4:], HELD).notes
     with pytest.raises(DataError, match=r"all 1 problems stand in the evaluation sets a, b"):
-        clean([TRAIN[3]], HELD)
+        clean([TRAIN[3]], HELD, "all")

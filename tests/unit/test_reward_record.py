@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import cooper
-from cooper.checkpoints import save_model
 from cooper.errors import ModelError
 from cooper.models import Policy, RewardModel, RewardTemplate
 from cooper.models.average import averaged
@@ -70,9 +69,9 @@ def test_another_template_or_head_is_refused_by_name(saved: Path) -> None:
 
 def test_the_record_survives_export_and_average(saved: Path, tmp_path: Path) -> None:
     model = RewardModel.from_pretrained(saved)
-    save_model(model.model, model.tokenizer, tmp_path / "export")
+    model.save(tmp_path / "export")
     average = averaged(model, 0.9).module
-    save_model(average.model, average.tokenizer, tmp_path / "average")
+    average.save(tmp_path / "average")
     for name in ("export", "average"):
         assert record_of(tmp_path / name) == record_of(saved)
         again = RewardModel.from_pretrained(tmp_path / name)
@@ -100,7 +99,7 @@ def test_a_record_of_another_kind(saved: Path, change: dict) -> None:
 
 def test_an_implicit_model_finds_its_reference_again(policy: Policy, tmp_path: Path) -> None:
     reference = tmp_path / "reference"
-    save_model(policy.model, policy.tokenizer, reference)
+    policy.save(reference)
     head = ImplicitHead(beta=0.1, reference=str(reference))
     with pytest.warns(NoRecord):
         model = RewardModel.from_pretrained(reference, head=head)

@@ -23,7 +23,7 @@ class Setup:
         nn.init.zeros_(self.model.weight)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9)
         self.scheduler = LambdaLR(self.optimizer, lambda step: 0.5**step)
-        self.updater = ModelUpdater("policy", self.model, clip_norm, max_skips)
+        self.updater = ModelUpdater("policy", self.model.parameters(), clip_norm, max_skips)
 
     def loss(self, gradient: Sequence[float]) -> Tensor:
         return (self.model.weight * torch.tensor([gradient])).sum()
@@ -113,4 +113,6 @@ def test_counters_survive_a_checkpoint() -> None:
 def test_frozen_parameters_take_no_part() -> None:
     model = nn.Linear(2, 1)
     model.bias.requires_grad_(False)
-    assert [p.shape for p in ModelUpdater("policy", model, 1.0, 3).parameters] == [(1, 2)]
+    assert [p.shape for p in ModelUpdater("policy", model.parameters(), 1.0, 3).parameters] == [
+        (1, 2)
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig
 
@@ -37,6 +37,8 @@ from cooper.models import (
     load_reward_model,
     load_tokenizer,
 )
+from cooper.models.adapters import Adapter
+from cooper.models.loading import DType
 from cooper.models.reward_model import NoRecord
 from cooper.models.sources import FirstStage, Pretrained, WarmStarted
 from cooper.module import CooperModule
@@ -87,6 +89,10 @@ class RunBuilder:
         self.step = step
         self.closing = closing
         self.trainer = trainer_settings(cfg)
+        # Frozen weights need no more bits than they are computed with (METHOD's precision rule).
+        self.frozen_dtype: DType = (
+            "bfloat16" if cfg.trainer.precision == "bf16-mixed" else "float32"
+        )
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
         self.stage_seconds: dict[str, float] = {}
         self.notes: list[str] = []  # what the user is told before the run begins
@@ -123,6 +129,12 @@ class RunBuilder:
             for name in ("policy_optimizer", "reward_model_optimizer")
         }
         monitor = monitor_settings(cfg, reward, optimizers["reward_model_optimizer"])
+        policy_adapter = instantiate(cfg.policy_adapter, "policy_adapter", Adapter)
+        reward_model_adapter = None
+        if reward.needs_model:
+            reward_model_adapter = instantiate(
+                cfg.reward_model_adapter, "reward_model_adapter", Adapter
+            )
         evaluator = self.evaluator()
         for part in (self.verifier, self.sampler, negatives, evaluator.verifier):
             self.closing.callback(part.close)
@@ -145,19 +157,23 @@ class RunBuilder:
         if isinstance(reward_source, Pretrained):
             labelled, heldout = self.labelled("labelled"), self.labelled("heldout")
             reward_data = RewardData(learns, labelled, heldout)
-            reward_model = self.reward_model(reward_source)
+            reward_model = self.reward_model(
+                reward_source, reward_model_adapter if reward.trains_model else None
+            )
 
         if warm_start is not None:
             policy_source = self.run_warm_start(warm_start)
         policy_source = cast(Pretrained, policy_source)
-        policy = self.policy(policy_source)
+        policy = self.policy(policy_source, policy_adapter)
         prompts = self.prompts(policy)
         if annotation is not None and reward_training is not None:
             labels = self.run_annotation(annotation, policy_source, policy, prompts)
             source = self.run_reward_training(
                 reward_training, labels, annotation.judge, policy_source
             )
-            reward_model = self.reward_model(source)
+            reward_model = self.reward_model(
+                source, reward_model_adapter if reward.trains_model else None
+            )
             replayed = reward_training.split(read_labelled(labels / LABELLED).items, cfg.seed)
             reward_data = RewardData(learns, *replayed)
         train, dropped = (
@@ -175,8 +191,11 @@ class RunBuilder:
 
         @functools.cache
         def start() -> Policy:
-            """The policy as it is before the first step: reference and assistant are one copy."""
-            return Policy(copy.deepcopy(policy.model), policy.tokenizer, cfg.sampling.temperature)
+            """The policy as it is before the first step: reference and assistant are one."""
+            frozen = policy.start()
+            if policy_adapter.trains_base:
+                frozen.to(dtype=getattr(torch, self.frozen_dtype))
+            return frozen
 
         reference = start() if objective.kl_coef > 0 else None
         if reward_model is not None and reward.trains_model:
@@ -318,7 +337,9 @@ class RunBuilder:
     @staticmethod
     def content(source: Pretrained) -> dict[str, Any]:
         """Everything about a model's origin that decides what a stage makes of it."""
-        return {**dataclasses.asdict(source), "path": content_of(source.path)}
+        facts = {**dataclasses.asdict(source), "path": content_of(source.path)}
+        facts.pop("gradient_checkpointing")  # changes memory and time alone
+        return facts
 
     def source(self, key: str, kinds: tuple[type, ...]) -> Any:
         """Where a model comes from.
@@ -347,11 +368,12 @@ class RunBuilder:
         run = functools.partial(warm_start.run, seed=self.cfg.seed, trainer=self.trainer)
         return Pretrained(str(self.stage("warm_start", settings, run)))
 
-    def policy(self, source: Pretrained) -> Policy:
-        """Load the policy, weights in float32."""
+    def policy(self, source: Pretrained, adapter: Adapter | None = None) -> Policy:
+        """Load the policy: in float32, but for a base that an adapter leaves frozen."""
         model = load_causal_lm(
             source.path,
             revision=source.revision,
+            dtype=self.dtype(adapter),
             attn_implementation=source.attn_implementation,
             trust_remote_code=source.trust_remote_code,
         )
@@ -361,7 +383,16 @@ class RunBuilder:
             trust_remote_code=source.trust_remote_code,
             key="policy.path",
         )
-        return Policy(model, tokenizer, self.cfg.sampling.temperature)
+        policy = Policy(model, tokenizer, self.cfg.sampling.temperature)
+        if adapter is not None:
+            policy.adapt(adapter, self.cfg.seed)
+            if source.gradient_checkpointing:
+                policy.weights.checkpoint_gradients()
+        return policy
+
+    def dtype(self, adapter: Adapter | None) -> DType:
+        """Of a model's own weights: trained ones are float32."""
+        return "float32" if adapter is None or adapter.trains_base else self.frozen_dtype
 
     def run_annotation(
         self,
@@ -441,8 +472,13 @@ class RunBuilder:
         }
         return Pretrained(str(self.stage("reward_model", settings, run)))
 
-    def reward_model(self, source: Pretrained) -> RewardModel:
-        """Load the reward model with its own tokenizer, template and head."""
+    def reward_model(self, source: Pretrained, adapter: Adapter | None) -> RewardModel:
+        """Load the reward model with its own tokenizer, template and head.
+
+        Args:
+            source: where from.
+            adapter: which of its weights are trained; None: none.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoRecord)  # a note says it instead
             model = RewardModel.from_pretrained(
@@ -450,8 +486,13 @@ class RunBuilder:
                 revision=source.revision,
                 attn_implementation=source.attn_implementation,
                 trust_remote_code=source.trust_remote_code,
+                dtype=self.frozen_dtype if adapter is None else self.dtype(adapter),
                 key="reward_model.path",
             )
+        if adapter is not None:
+            model.adapt(adapter, self.cfg.seed)
+            if source.gradient_checkpointing:
+                model.weights.checkpoint_gradients()
         if not model.recorded:
             self.notes.append(
                 f"reward_model.path={source.path}: says nothing of its template and head; reads it "

@@ -54,7 +54,7 @@ class Data:
     problems_per_step: int = 512
     question_column: str | None = None
     reference_column: str | None = None
-    drop_overlap: bool | None = None  # None: not looked for
+    drop_overlap: str | None = None  # None: not looked for
     drop_duplicates: bool = False
 
 
@@ -146,6 +146,8 @@ class TrainConfig:
     paths: Paths = field(default_factory=Paths)
     policy: Any = MISSING
     reward_model: Any = MISSING
+    policy_adapter: Any = MISSING
+    reward_model_adapter: Any = MISSING
     warm_start: Any = None
     annotation: Any = None
     reward_training: Any = None

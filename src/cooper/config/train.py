@@ -26,7 +26,7 @@ from cooper.callbacks import (
     RolloutLog,
     StepProgress,
 )
-from cooper.checkpoints import appearing, load_weights, read_state, save_model
+from cooper.checkpoints import appearing, load_weights, read_state
 from cooper.config.build import Run, RunBuilder, trainer_settings
 from cooper.config.parts import leaves, plain
 from cooper.config.validate import check_writable, validate
@@ -252,7 +252,7 @@ def export(run: Run, folder: RunFolder) -> None:
     for name, model in models.items():
         if model is not None:
             with appearing(folder.path / name) as part:
-                save_model(model.model, model.tokenizer, part)
+                model.save(part)
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:

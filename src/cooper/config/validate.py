@@ -40,7 +40,8 @@ _MENDS = {
     "data.val": "give data.val=FILE.jsonl",
     "policy.path": "give policy.path=FOLDER_OR_HUB_ID",
     "reward_model.path": "give reward_model.path=FOLDER_OR_HUB_ID of a one-label sequence "
-    "classifier, or use reward=rule, which needs none",
+    "classifier (`cooper-annotate` labels completions, `cooper-train-reward "
+    "experiment=verifyrm_qwen` learns from them), or use reward=rule, which needs none",
 }
 _OWN = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 
@@ -100,7 +101,7 @@ def relevant(cfg: DictConfig) -> DictConfig:
     if not needs_reward_model(cfg) or not is_target(active.get("reward_model"), "FirstStage"):
         active.annotation = active.reward_training = None
     if not needs_reward_model(cfg):
-        active.reward_model = None
+        active.reward_model = active.reward_model_adapter = None
     return active
 
 
@@ -347,6 +348,11 @@ def cross_check(cfg: DictConfig) -> None:
             f"algorithm.minibatches={minibatches}: a step has only group_size="
             f"{cfg.group_size} times data.problems_per_step={cfg.data.problems_per_step} "
             "completions, and no mini-batch may be empty; lower it",
+        ),
+        (
+            cfg.data.drop_overlap in (None, "none", "benchmarks", "all"),
+            f"data.drop_overlap={cfg.data.drop_overlap}: must be none, benchmarks or all; null "
+            "looks for no overlap",
         ),
         (cfg.trainer.max_steps >= 1, f"trainer.max_steps={cfg.trainer.max_steps}: give 1 or more"),
         (cfg.trainer.max_skips >= 1, f"trainer.max_skips={cfg.trainer.max_skips}: give 1 or more"),

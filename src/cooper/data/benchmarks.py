@@ -29,6 +29,10 @@ BENCHMARKS = {
 }
 
 
+class BenchmarkProblems(TableProblems):
+    """Problems of one of the sets: what a training set shares with them is dropped by default."""
+
+
 def benchmark(
     name: str,
     path: str | None = None,
@@ -37,7 +41,7 @@ def benchmark(
     revision: str | None = None,
     limit: int = 0,
     skip_bad: bool = False,
-) -> TableProblems:
+) -> BenchmarkProblems:
     """Read one of the five sets.
 
     Args:
@@ -58,7 +62,7 @@ def benchmark(
     known = BENCHMARKS[name]
     if path is None:
         path, split, subset = known.path, split or known.split, subset or known.subset
-    return TableProblems(
+    return BenchmarkProblems(
         path,
         split=split,
         subset=subset,

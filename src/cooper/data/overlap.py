@@ -6,11 +6,14 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from cooper.data.benchmarks import BenchmarkProblems
 from cooper.data.mixture import select
 from cooper.errors import DataError
 from cooper.types import Problem
+
+DropOverlap = Literal["none", "benchmarks", "all"]
 
 # Spacing and sizing commands of LaTeX, dollar signs and braces do not change what is asked; nor do
 # marks, unless they stand within a number (3.5, 1,000, 2:1) or mean something (5!, f'(x), 3*4).
@@ -85,7 +88,7 @@ class Cleaned:
 def clean(
     problems: Sequence[Problem],
     evaluation: Mapping[str, Sequence[Problem]],
-    drop_overlap: bool = True,
+    drop_overlap: DropOverlap = "benchmarks",
     drop_duplicates: bool = False,
 ) -> Cleaned:
     """Find what a training set shares with evaluation sets and with itself, and drop it if asked.
@@ -93,27 +96,33 @@ def clean(
     Args:
         problems: the training set.
         evaluation: names with evaluation sets.
-        drop_overlap: drop what stands in an evaluation set.
+        drop_overlap: drop what stands in "all" evaluation sets, in "benchmarks" among them, or
+            in "none".
         drop_duplicates: keep only the first of several copies of a question.
 
     Raises:
         DataError: nothing is left.
     """
     found = find_overlap(problems, evaluation)
-    shared = {i for indices in found.shared.values() for i in indices}
-    gone = (shared if drop_overlap else set[int]()) | (
-        set(found.repeated) if drop_duplicates else set[int]()
-    )
+    barred = [
+        name
+        for name, held in evaluation.items()
+        if drop_overlap == "all"
+        or (drop_overlap == "benchmarks" and isinstance(held, BenchmarkProblems))
+    ]
+    gone = {i for name in barred for i in found.shared[name]}
+    if drop_duplicates:
+        gone.update(found.repeated)
     if len(gone) == len(problems):
         raise DataError(
             f"data.train: all {len(problems)} problems stand in the evaluation sets "
-            f"{', '.join(evaluation)}; give others, or data.drop_overlap=false"
+            f"{', '.join(barred)}; give others, or data.drop_overlap=none"
         )
     kept = [i for i in range(len(problems)) if i not in gone]
     fates = {True: "dropped", False: "kept"}
     notes = [
         f"data.train: {len(indices)} problems stand in the evaluation set {name} too, "
-        f"{fates[drop_overlap]} (data.drop_overlap)"
+        f"{fates[name in barred]} (data.drop_overlap={drop_overlap})"
         for name, indices in found.shared.items()
         if indices
     ]
@@ -121,7 +130,7 @@ def clean(
         notes.append(
             f"data.train: {len(found.repeated)} problems are copies of earlier ones, "
             f"{len(found.conflicting)} of them with another reference, {fates[drop_duplicates]} "
-            "(data.drop_duplicates)"
+            f"(data.drop_duplicates={str(drop_duplicates).lower()})"
         )
     report = {
         "problems": len(problems),
@@ -131,6 +140,6 @@ def clean(
         },
         "duplicates": [problems[i].id for i in found.repeated],
         "conflicting_duplicates": [problems[i].id for i in found.conflicting],
-        "dropped": {"overlap": drop_overlap, "duplicates": drop_duplicates},
+        "dropped": {"overlap": barred, "duplicates": drop_duplicates},
     }
     return Cleaned(select(problems, kept), report, notes)

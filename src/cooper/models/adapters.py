@@ -3,30 +3,191 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from cooper.checks import at_least, at_most
-from cooper.errors import ModelError
+from cooper.errors import CheckpointError, ModelError
+from cooper.models.roles import Roles
 from cooper.rng import seed_of
 
 
+class Weights:
+    """A model's weights as an adapter left them: here all are trained.
+
+    Args:
+        model: in Hugging Face form.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """What an optimizer gets."""
+        return list(self.model.parameters())
+
+    def acting(self) -> AbstractContextManager[None]:
+        """Compute with these weights."""
+        return nullcontext()
+
+    def start(self) -> AbstractContextManager[None] | None:
+        """Compute as before the training without a second copy; None: that needs one."""
+        return None
+
+    def checkpoint_gradients(self) -> None:
+        """Recompute activations in the backward pass instead of keeping them."""
+        self._checkpoint({})
+
+    def _checkpoint(self, options: dict[str, Any]) -> None:
+        if not self.model.supports_gradient_checkpointing:
+            raise ModelError(
+                f"gradient_checkpointing=true: {type(self.model).__name__} does not support it; "
+                "give false"
+            )
+        # transformers' name for it from 5.23 on, and the one before.
+        enable = getattr(self.model, "activation_checkpointing_enable", None)
+        enable = enable or self.model.gradient_checkpointing_enable
+        enable({"use_reentrant": False, **options})
+
+    def merged(self) -> PreTrainedModel:
+        """The model as transformers alone loads it; ends the training."""
+        return self.model
+
+    def save(self, folder: str | Path) -> None:
+        """Write them in Hugging Face form."""
+        self.model.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: it cannot be read, or does not fit.
+        """
+        try:
+            saved = type(self.model).from_pretrained(
+                folder, dtype=self.model.dtype, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise _unreadable(folder, error) from error
+        try:
+            self.model.load_state_dict(saved.state_dict())
+        except RuntimeError as error:
+            raise _misfit(folder) from error
+
+
+class LoraWeights(Weights):
+    """A frozen base with trained low-rank additions, and a classifier's score layer.
+
+    Args:
+        model: the base, with peft's layers in it.
+        wrapped: peft's view of it.
+        roles: the switch over its layers.
+        role: name of the additions.
+    """
+
+    def __init__(self, model: PreTrainedModel, wrapped: Any, roles: Roles, role: str) -> None:
+        super().__init__(model)
+        self.wrapped = wrapped
+        self.roles = roles
+        self.role = role
+        # By name: a shared base holds the other role's additions too.
+        self._trained = [
+            p for n, p in model.named_parameters() if p.requires_grad and f".{role}." in f"{n}."
+        ]
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The additions, and a classifier's score layer."""
+        return self._trained
+
+    def acting(self) -> AbstractContextManager[None]:
+        """Compute with the additions."""
+        return self.roles.acting(self.role)
+
+    def start(self) -> AbstractContextManager[None]:
+        """Compute as the base alone; the additions began at zero."""
+        return self.roles.acting(None)
+
+    def checkpoint_gradients(self) -> None:
+        """See the base class; a recomputation takes the role of its forward."""
+        self._checkpoint({"context_fn": self.roles.for_checkpointing})
+
+    def merged(self) -> PreTrainedModel:
+        """The base with the additions added to its own weights."""
+        return self.wrapped.merge_and_unload()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the additions as peft's ``save_pretrained`` does."""
+        from peft import get_peft_model_state_dict
+        from safetensors.torch import save_file
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        state = cast(
+            "dict[str, Tensor]",
+            get_peft_model_state_dict(
+                self.wrapped, adapter_name=self.role, save_embedding_layers=False
+            ),
+        )
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
+        save_file(tensors, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
+        config = self.wrapped.peft_config[self.role]
+        training, config.inference_mode = config.inference_mode, True
+        config.save_pretrained(str(folder))
+        config.inference_mode = training
+
+    def load(self, folder: Path) -> None:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: it cannot be read, or does not fit.
+        """
+        from peft import set_peft_model_state_dict
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            state = load_file(folder / "adapter_model.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise _unreadable(folder, error) from error
+        try:
+            found: Any = set_peft_model_state_dict(self.wrapped, state, adapter_name=self.role)
+        except RuntimeError as error:
+            raise _misfit(folder) from error
+        missing = [name for name in found.missing_keys if f".{self.role}." in f"{name}."]
+        if found.unexpected_keys or missing:
+            raise _misfit(folder)
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return CheckpointError(f"{folder}: cannot be loaded ({first}); use an earlier step")
+
+
+def _misfit(folder: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: its weights do not fit this run's model; resume with the run's own settings"
+    )
+
+
 class Adapter(ABC):
-    """Prepares a model for training and gives a plain one back afterwards."""
+    """Prepares a model for training."""
+
+    trains_base = True  # whether the base's own weights move, and so have to be float32
 
     @abstractmethod
-    def attach(self, model: PreTrainedModel, seed: int) -> Callable[[], PreTrainedModel]:
+    def attach(self, model: PreTrainedModel, seed: int) -> Weights:
         """Mark what is trained; the model computes what it did before.
 
         Args:
             model: changed in place.
             seed: of new weights.
-
-        Returns:
-            what is called after training: gives the model as transformers alone loads it.
 
         Raises:
             ModelError: the model does not take it.
@@ -36,16 +197,17 @@ class Adapter(ABC):
 class FullAdapter(Adapter):
     """All weights are trained."""
 
-    def attach(self, model: PreTrainedModel, seed: int) -> Callable[[], PreTrainedModel]:
+    def attach(self, model: PreTrainedModel, seed: int) -> Weights:
         """Nothing is added."""
         model.requires_grad_(True)
-        return lambda: model
+        return Weights(model)
 
 
 class LoraAdapter(Adapter):
-    """Low-rank additions to frozen layers (LoRA, arXiv 2106.09685), by peft; merged at the end.
+    """Low-rank additions to frozen layers (LoRA, arXiv 2106.09685), by peft.
 
-    A classifier's score layer is trained whole. The additions start at zero.
+    A classifier's score layer is trained whole, in float32. The additions start at zero, in
+    float32 whatever the base has.
 
     Args:
         rank: of the additions.
@@ -53,6 +215,8 @@ class LoraAdapter(Adapter):
         dropout: on their input.
         target_modules: names of the layers, or "all-linear".
     """
+
+    trains_base = False
 
     def __init__(
         self,
@@ -68,14 +232,31 @@ class LoraAdapter(Adapter):
         at_least("adapter", self, rank=1, alpha=1e-6, dropout=0)
         at_most("adapter", self, dropout=0.9)
 
-    def attach(self, model: PreTrainedModel, seed: int) -> Callable[[], PreTrainedModel]:
+    def attach(self, model: PreTrainedModel, seed: int) -> LoraWeights:
         """Freeze the layers and add the low-rank ones."""
+        # peft's own name for a single adapter, so that a folder has its plain form.
+        wrapped = self.wrap(model, seed, "default")
+        return LoraWeights(model, wrapped, Roles(model, "default"), "default")
+
+    def wrap(self, model: PreTrainedModel, seed: int, name: str) -> Any:
+        """Put the additions into a model, under a name.
+
+        Returns:
+            peft's view of the model.
+
+        Raises:
+            ModelError: the model has no layers of these names.
+        """
         from peft import LoraConfig, TaskType, get_peft_model
 
         names = self.target_modules
-        classifier = hasattr(model, "score")
+        score = getattr(model, "score", None)
+        if isinstance(score, nn.Linear) and score.weight.dtype != torch.float32:
+            # A trained layer of 16 bits would not move at RL's learning rates.
+            score.to(torch.float32)
+            score.register_forward_pre_hook(_to_weights_dtype)
         config = LoraConfig(
-            task_type=TaskType.SEQ_CLS if classifier else TaskType.CAUSAL_LM,
+            task_type=TaskType.CAUSAL_LM if score is None else TaskType.SEQ_CLS,
             r=self.rank,
             lora_alpha=cast(Any, self.alpha),
             lora_dropout=self.dropout,
@@ -84,9 +265,12 @@ class LoraAdapter(Adapter):
         try:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(seed, "lora"))
-                wrapped: Any = get_peft_model(model, config)
+                return get_peft_model(model, config, adapter_name=name)
         except ValueError as error:
             raise ModelError(
                 f"adapter.target_modules={names}: {str(error).splitlines()[0]}"
             ) from error
-        return wrapped.merge_and_unload
+
+
+def _to_weights_dtype(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].to(cast(nn.Linear, layer).weight.dtype), *inputs[1:])

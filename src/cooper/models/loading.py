@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.hub import cached_file
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from cooper.errors import ModelError
 from cooper.rng import generator
+
+ADAPTER_CONFIG = "adapter_config.json"
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -40,7 +45,7 @@ def _folder(path: str, key: str) -> str:
         return path  # hub ids without an owner, such as "gpt2"
     if not folder.is_dir():
         raise ModelError(f"{key}={path}: no such folder; give a Hugging Face folder or a hub id")
-    if not (folder / "config.json").is_file():
+    if not any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         raise ModelError(
             f"{key}={path}: the folder holds no config.json; give a folder written by "
             "save_pretrained, or a hub id"
@@ -57,8 +62,87 @@ def _load(loader: Any, what: str, path: str, key: str, **kwargs: Any) -> Any:
     try:
         return loader.from_pretrained(_folder(path, key), **kwargs)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{key}={path}: cannot load the {what}: {first}") from error
+        raise ModelError(f"{key}={path}: cannot load the {what}: {_first_line(error)}") from error
+
+
+def adapter_base(
+    path: str, *, revision: str | None = None, key: str = "path"
+) -> tuple[str, str | None] | None:
+    """Base model and its revision that peft's additions in a folder or on the hub belong to.
+
+    Returns:
+        None where `path` holds a whole model.
+
+    Raises:
+        ModelError: the additions do not say what they belong to.
+    """
+    try:
+        file = find_adapter_config_file(_folder(path, key), revision=revision)
+    except (OSError, ValueError):
+        return None  # loading says better what is wrong
+    if file is None:
+        return None
+    try:
+        config = json.loads(Path(file).read_text(encoding="utf-8"))
+        base = config["base_model_name_or_path"]
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"{key}={path}: {ADAPTER_CONFIG} cannot be read ({error})") from error
+    if not base:
+        raise ModelError(
+            f"{key}={path}: {ADAPTER_CONFIG} names no base model (base_model_name_or_path); "
+            "write it in, or merge the adapter"
+        )
+    return str(base), config.get("revision")
+
+
+def _model(loader: Any, what: str, path: str, key: str, **options: Any) -> tuple[Any, set[str]]:
+    """Load a model, or a base with peft's additions merged into it.
+
+    Returns:
+        the model, and the names of weights that it needs and were not there.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
+    base = adapter_base(path, revision=options["revision"], key=key)
+    if base is None:
+        model, info = _load(loader, what, path, key, output_loading_info=True, **options)
+        return model, set(info["missing_keys"])
+    from peft import PeftModel
+
+    where = f"{key}={path}: base_model_name_or_path"
+    revision = options.pop("revision")
+    if loader is AutoModelForSequenceClassification:
+        options["num_labels"] = 1
+    model, info = _load(
+        loader, what, base[0], where, output_loading_info=True, revision=base[1], **options
+    )
+    try:
+        wrapped = PeftModel.from_pretrained(model, _folder(path, key), revision=revision)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(
+            f"{key}={path}: the adapter does not fit {base[0]} ({_first_line(error)}); give it "
+            "its own base"
+        ) from error
+    heads = set[str]() if wrapped.active_peft_config.task_type == "SEQ_CLS" else {"score"}
+    missing = {name for name in info["missing_keys"] if name.split(".")[0] in heads}
+    return wrapped.merge_and_unload(), missing
+
+
+def load_json(path: str, name: str, *, revision: str | None = None) -> dict[str, Any] | None:
+    """Read a small JSON file beside a model's weights, in a folder or on the hub; None: none."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        file: Any = folder / name if (folder / name).is_file() else None
+    else:
+        file = cached_file(
+            path, name, revision=revision, _raise_exceptions_for_missing_entries=False
+        )
+    return None if file is None else json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def load_config(
@@ -69,6 +153,9 @@ def load_config(
     Raises:
         ModelError: it cannot be loaded.
     """
+    base = adapter_base(path, revision=revision, key=key)
+    if base is not None:
+        path, revision = base
     return _load(
         AutoConfig, "config", path, key, revision=revision, trust_remote_code=trust_remote_code
     )
@@ -84,6 +171,10 @@ def load_tokenizer(
     Raises:
         ModelError: it cannot be loaded, or has no end-of-sequence token.
     """
+    base = adapter_base(path, revision=revision, key=key)
+    folder = Path(path).expanduser()
+    if base is not None and folder.is_dir() and not any(folder.glob("tokenizer*")):
+        path, revision = base
     tokenizer = _load(
         AutoTokenizer,
         "tokenizer",
@@ -122,7 +213,7 @@ def load_causal_lm(
     Raises:
         ModelError: it cannot be loaded.
     """
-    return _load(
+    model, _ = _model(
         AutoModelForCausalLM,
         "causal language model",
         path,
@@ -132,6 +223,7 @@ def load_causal_lm(
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,
     )
+    return model
 
 
 def load_reward_model(
@@ -160,7 +252,7 @@ def load_reward_model(
     Raises:
         ModelError: it cannot be loaded, has more than one label, or its head is missing.
     """
-    model, info = _load(
+    model, missing = _model(
         AutoModelForSequenceClassification,
         "reward model",
         path,
@@ -169,14 +261,14 @@ def load_reward_model(
         dtype=getattr(torch, dtype),
         attn_implementation=attn_implementation,
         trust_remote_code=trust_remote_code,
-        output_loading_info=True,
         **({} if new_head_seed is None else {"num_labels": 1}),
     )
-    head_missing = any("score" in name for name in info["missing_keys"])
+    head_missing = any("score" in name for name in missing)
     if head_missing and new_head_seed is None:
         raise ModelError(
-            f"{key}={path}: the folder holds no trained reward head (score.weight is missing); "
-            "train the reward model first, or use reward=rule"
+            f"{key}={path}: holds no trained reward head (score.weight is missing); train one: "
+            "`cooper-annotate` labels completions, `cooper-train-reward "
+            "experiment=verifyrm_qwen` learns from them; or use reward=rule, which needs none"
         )
     if model.config.num_labels != 1:
         raise ModelError(

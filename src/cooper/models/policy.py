@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.functional import entropy_from_logits, pad_sequences, selective_log_softmax
+from cooper.models.adapted import Adapted
 from cooper.models.loading import DType, load_causal_lm, load_tokenizer, pad_id
 from cooper.types import Rollouts
 
@@ -24,7 +27,7 @@ class TokenScores:
     entropy: Tensor | None  # the same shape, nats; only when asked for
 
 
-class Policy(nn.Module):
+class Policy(Adapted):
     """A Hugging Face causal LM that takes rollouts and gives flat log-probabilities.
 
     Args:
@@ -40,9 +43,7 @@ class Policy(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.model = model
-        self.tokenizer = tokenizer
+        super().__init__(model, tokenizer)
         self.temperature = temperature
 
     @classmethod
@@ -79,10 +80,20 @@ class Policy(nn.Module):
         )
         return cls(model, load_tokenizer(str(path), **source), temperature)
 
-    def save(self, folder: str | Path) -> None:
-        """Write weights, config and tokenizer in Hugging Face form."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+    def acting(self) -> AbstractContextManager[None]:
+        """Compute as this policy; :meth:`forward` does so by itself, generation has to."""
+        return self.weights.acting()
+
+    def start(self) -> Policy:
+        """The policy as it is before its training, frozen: the reference.
+
+        Under LoRA the same weights with the additions switched off, else a copy.
+        """
+        if self.weights.start() is not None:
+            return StartOf(self)
+        start = Policy(copy.deepcopy(self.model), self.tokenizer, self.temperature)
+        start.freeze()
+        return start
 
     def forward(
         self,
@@ -119,9 +130,10 @@ class Policy(nn.Module):
         # the last position are never read, so the model need not compute them.
         first = min(len(prompt) for prompt in prompts) - 1
         positions = torch.arange(first, ids.shape[1] - 1, device=device)
-        logits = self.model(
-            input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions
-        ).logits
+        with self.acting():
+            logits = self.model(
+                input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions
+            ).logits
         where = torch.zeros(logits.shape[:2], dtype=torch.bool)
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             start = len(prompt) - 1 - first
@@ -133,3 +145,32 @@ class Policy(nn.Module):
         if entropy or entropy_gradient:
             spread = entropy_from_logits(flat if entropy_gradient else flat.detach())
         return TokenScores(selective_log_softmax(flat, targets), spread)
+
+
+class StartOf(Policy):
+    """A policy with its low-rank additions switched off: no weights of its own.
+
+    Args:
+        policy: trained by LoRA.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        nn.Module.__init__(self)
+        # Not as a sub-module: nothing that is done to this one may reach the policy's weights.
+        object.__setattr__(self, "of", policy)
+        self.tokenizer = policy.tokenizer
+        self.temperature = policy.temperature
+        self.weights = policy.weights
+
+    def __getattr__(self, name: str) -> Any:
+        """The policy's model, as it is now."""
+        return self.__dict__["of"].model if name == "model" else super().__getattr__(name)
+
+    def acting(self) -> AbstractContextManager[None]:
+        """Compute as the base alone."""
+        start = self.weights.start()
+        assert start is not None
+        return start
+
+    def freeze(self) -> None:
+        """It holds nothing that could be trained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -10,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.errors import ModelError
 from cooper.functional import pad_sequences
+from cooper.models.adapted import Adapted
 from cooper.models.loading import (
+    ADAPTER_CONFIG,
     DType,
+    adapter_base,
     load_causal_lm,
     load_config,
+    load_json,
     load_reward_model,
     load_tokenizer,
     pad_id,
@@ -29,6 +34,7 @@ from cooper.steps import split_steps
 
 # The key of config.json under which a reward model says how it is to be read.
 RECORD = "cooper_reward"
+RECORD_FILE = f"{RECORD}.json"  # the same beside peft's additions, which have no config.json
 _FORMAT = 1
 
 
@@ -36,7 +42,7 @@ class NoRecord(UserWarning):
     """A reward model that does not say how it is to be read."""
 
 
-class RewardModel(nn.Module):
+class RewardModel(Adapted):
     """A Hugging Face model with its own tokenizer, a template, and a head that gives one logit.
 
     Texts are rendered and tokenised here, since the policy's token ids mean nothing to another
@@ -66,15 +72,13 @@ class RewardModel(nn.Module):
         batch_tokens: int = 16384,
         head: RewardHead | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(model, tokenizer)
         name = str(getattr(model.config, "_name_or_path", "") or "reward model")
         self.recorded = getattr(model.config, RECORD, None) is not None
         recorded = recorded_form(model.config, name)
         if recorded is not None:
             refuse_other(recorded, template, head, name)
             template, head = template or recorded[0], head or recorded[1]
-        self.model = model
-        self.tokenizer = tokenizer
         self.template = template or RewardTemplate()
         self.head = head or ScalarHead()
         self.batch_tokens = batch_tokens
@@ -121,6 +125,12 @@ class RewardModel(nn.Module):
         options: dict[str, Any] = {"attn_implementation": attn_implementation, "dtype": dtype}
         source: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         config = load_config(path, key=key, **source)
+        beside = None
+        if adapter_base(path, revision=revision, key=key) is not None:
+            # peft's form has no config.json of its own.
+            beside = load_json(path, RECORD_FILE, revision=revision)
+        if beside is not None:
+            setattr(config, RECORD, beside)
         recorded = recorded_form(config, path)
         if recorded is None:
             warnings.warn(
@@ -137,6 +147,8 @@ class RewardModel(nn.Module):
         model = load(path, key=key, **source, **options)
         if isinstance(head, ImplicitHead):
             attach_reference(head, path, key, **options)
+        if beside is not None:
+            setattr(model.config, RECORD, beside)
         tokenizer = load_tokenizer(path, key=key, **source)
         return cls(model, tokenizer, template, batch_tokens, head).eval()
 
@@ -150,9 +162,11 @@ class RewardModel(nn.Module):
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write weights, config with the record, and tokenizer in Hugging Face form."""
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        """Write weights (of LoRA: the additions, in peft's form), the record, and tokenizer."""
+        super().save(folder)
+        if (Path(folder) / ADAPTER_CONFIG).is_file():
+            record = json.dumps(self.record(), indent=1)
+            (Path(folder) / RECORD_FILE).write_text(record, encoding="utf-8")
 
     def _check(self, name: str) -> None:
         places = self.head.places or self.template.max_tokens
@@ -247,13 +261,15 @@ class RewardModel(nn.Module):
         """Logits of tokenised rows, with gradient: [N] float32."""
         if not rows:
             return torch.zeros(0, device=self.model.device)
-        return self.head(self.model, *self._padded(rows))
+        with self.weights.acting():
+            return self.head(self.model, *self._padded(rows))
 
     def units(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Logits of what carries a label, with gradient: a row each, or of all steps row by row."""
         if not rows:
             return torch.zeros(0, device=self.model.device)
-        return self.head.units(self.model, *self._padded(rows))
+        with self.weights.acting():
+            return self.head.units(self.model, *self._padded(rows))
 
     def batches(
         self, rows: Sequence[Sequence[int]], batch_tokens: int | None = None
@@ -317,9 +333,11 @@ class RewardModel(nn.Module):
         for batch in self.batches(rows):
             known, ids, mask = self._padded([rows[i] for i in batch])
             if isinstance(self.head, ImplicitHead):
-                parts = self.head.token_scores(self.model, known, ids, mask)
+                with self.weights.acting():
+                    parts = self.head.token_scores(self.model, known, ids, mask)
             else:
-                units = self.head.units(self.model, known, ids, mask)
+                with self.weights.acting():
+                    units = self.head.units(self.model, known, ids, mask)
                 parts = list(units.split([len(row.ends) for row in known]))
             for index, part in zip(batch, parts, strict=True):
                 scores[index] = part.cpu()

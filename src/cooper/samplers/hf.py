@@ -104,7 +104,8 @@ class HFSampler(Sampler):
             torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
             for start in range(0, len(jobs), self.batch_size):
                 batch = jobs[start : start + self.batch_size]
-                rows = _generate(policy, [prompts[i].ids for i in batch], params)
+                with policy.acting():
+                    rows = _generate(policy, [prompts[i].ids for i in batch], params)
                 for index, (ids, row_logprobs, ended) in zip(batch, rows, strict=True):
                     tokens[index].append(ids)
                     logprobs[index].append(row_logprobs)
