@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cooper.annotation.hybrid import COUNTS, LABELLED, HybridAnnotation, agree
     from cooper.annotation.items import Item, read_items
     from cooper.annotation.labelling import Labelling, Outcome
-    from cooper.journal import Journal
 
 _HOME = {
     "COUNTS": "hybrid",
@@ -27,7 +26,6 @@ _HOME = {
     "CompletionGenerator": "generation",
     "HybridAnnotation": "hybrid",
     "Item": "items",
-    "Journal": "journal",
     "Labelling": "labelling",
     "Outcome": "labelling",
     "agree": "hybrid",
@@ -43,7 +41,6 @@ __all__ = [
     "CompletionGenerator",
     "HybridAnnotation",
     "Item",
-    "Journal",
     "Labelling",
     "Outcome",
     "agree",
