@@ -144,6 +144,13 @@ class Monitor:
 
 
 @dataclass
+class ModelLayout:
+    """Whether all models share one frozen base."""
+
+    shared: bool = False
+
+
+@dataclass
 class TrainConfig:
     """One run of cooper-train."""
 
@@ -155,6 +162,7 @@ class TrainConfig:
     paths: Paths = field(default_factory=Paths)
     policy: Any = MISSING
     reward_model: Any = MISSING
+    model: ModelLayout = field(default_factory=ModelLayout)
     policy_adapter: Any = MISSING
     reward_model_adapter: Any = MISSING
     warm_start: Any = None
@@ -215,6 +223,13 @@ class Labelled:
 
 
 @dataclass
+class RewardExport:
+    """How the trained reward model is written."""
+
+    form: str = "merged"
+
+
+@dataclass
 class TrainRewardConfig:
     """One run of cooper-train-reward."""
 
@@ -231,6 +246,7 @@ class TrainRewardConfig:
     reward_training: Any = MISSING
     verifier: Any = MISSING
     trainer: Hardware = field(default_factory=Hardware)
+    export: RewardExport = field(default_factory=RewardExport)
     logger: Any = None
 
 
