@@ -300,9 +300,54 @@ class EvalRewardConfig:
     attacks: int = 100
 
 
+@dataclass
+class EvaluatedModel:
+    """A policy to evaluate."""
+
+    path: str | None = None
+    revision: str | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    dtype: str = "auto"
+    device: str = "auto"
+
+
+@dataclass
+class EvalPrompt:
+    """How a question becomes a prompt; "auto": as in the run that the model comes from."""
+
+    system_prompt: str | None = "auto"
+    instruction: str | None = "auto"
+
+
+@dataclass
+class EvalConfig:
+    """One run of cooper-eval."""
+
+    model: EvaluatedModel = field(default_factory=EvaluatedModel)
+    sets: dict[str, Any] = field(default_factory=dict)
+    only: list[str] | None = None
+    output: str = "evaluation"
+    compare: list[str] | None = None
+    prompt: EvalPrompt = field(default_factory=EvalPrompt)
+    verifier: Any = MISSING
+    sampler: Any = MISSING
+    samples: int = 8
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_new_tokens: int = 3072
+    greedy: bool = True
+    batch_size: int = 64
+    bootstrap: int = 1000
+    seed: int = 0
+    threads: int = 0
+    quiet: bool = False
+
+
 def register() -> None:
     """Make the schemas known to Hydra."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     ConfigStore.instance().store(name="train_reward_schema", node=TrainRewardConfig)
     ConfigStore.instance().store(name="annotate_schema", node=AnnotateConfig)
     ConfigStore.instance().store(name="eval_reward_schema", node=EvalRewardConfig)
+    ConfigStore.instance().store(name="eval_schema", node=EvalConfig)
