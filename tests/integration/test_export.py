@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 from cooper import hub
+from cooper.models import RewardModel
+from cooper.models.reward_model import NoRecord
 from cooper.testing import write_policy, write_reward_model
 
 ROWS = [
@@ -40,7 +43,7 @@ class Probe(Callback):
 """
 # Somebody else's program, in a process that never sees this library.
 FRESH = """
-import sys, torch
+import os, sys, torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 torch.set_num_threads(1)
@@ -50,12 +53,20 @@ kinds = {"policy": AutoModelForCausalLM, "reward_model": AutoModelForSequenceCla
 found = {}
 for name, kind in kinds.items():
     ids = probe["ids"] if name == "policy" else probe["ids"][:1]
-    model, info = kind.from_pretrained(f"{run}/{name}", output_loading_info=True)
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    if os.path.exists(f"{run}/{name}/adapter_config.json"):
+        from peft import PeftConfig, PeftModel
+
+        base = PeftConfig.from_pretrained(f"{run}/{name}").base_model_name_or_path
+        more = {} if name == "policy" else {"num_labels": 1}
+        model = PeftModel.from_pretrained(kind.from_pretrained(base, **more), f"{run}/{name}")
+    else:
+        model, info = kind.from_pretrained(f"{run}/{name}", output_loading_info=True)
+        assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     AutoTokenizer.from_pretrained(f"{run}/{name}")
     with torch.no_grad():
         found[name] = model.eval()(input_ids=ids).logits
 assert "cooper" not in sys.modules
+assert "peft" not in sys.modules or "adapter" in sys.argv
 torch.save(found, "fresh.pt")
 """
 
@@ -116,11 +127,10 @@ def run(cli, checkpoints, *overrides):
     return result
 
 
-def loaded_elsewhere(probe_of="r"):
+def loaded_elsewhere(folder="r", form="merged"):
     """Logits of the exported models in a fresh process, beside those of the run."""
-    done = subprocess.run(
-        [sys.executable, "-c", FRESH, probe_of], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", FRESH, folder, form]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return torch.load("fresh.pt", weights_only=True), torch.load("probe.pt", weights_only=True)
 
@@ -145,6 +155,51 @@ def test_plain_transformers_computes_what_the_run_did(cli, checkpoints, tmp_path
     # A classifier pads rows of a batch, and has to find each row's last token.
     config = json.loads((tmp_path / "r" / "reward_model" / "config.json").read_text())
     assert config["pad_token_id"] is not None
+
+
+LORA = (
+    "adapter@policy_adapter=lora",
+    "adapter@reward_model_adapter=lora",
+    "policy.gradient_checkpointing=true",
+)
+
+
+@pytest.mark.parametrize("form", ["merged", "adapter"])
+def test_what_lora_trained_is_what_others_load(cli, checkpoints, tmp_path, form):
+    run(cli, checkpoints, *LORA, f"export.form={form}")
+    fresh, kept = loaded_elsewhere(form=form)
+    start, _ = loaded_elsewhere(str(checkpoints))
+    for name in ("policy", "reward_model"):
+        torch.testing.assert_close(fresh[name], kept[name], rtol=0, atol=1e-5)
+        assert not torch.allclose(start[name], kept[name], atol=1e-3)
+        written = {path.name for path in (tmp_path / "r" / name).iterdir()}
+        assert ("adapter_model.safetensors" in written) == (form == "adapter")
+        assert ("model.safetensors" in written) == (form == "merged")
+        card = ModelCard.load(tmp_path / "r" / name / "README.md")
+        assert card.data.library_name == ("peft" if form == "adapter" else "transformers")
+    for file in ("chat_template.jinja", "generation_config.json"):
+        given, written = (checkpoints / "policy" / file), (tmp_path / "r" / "policy" / file)
+        assert given.read_text() == written.read_text()
+    # And this library reads its own, with the reward model's template and head.
+    texts = (["1 + 1?"], ["2"], ["It is 2."])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoRecord)
+        again = RewardModel.from_pretrained(tmp_path / "r" / "reward_model")
+    rows = again.tokenise(*texts)
+    with torch.no_grad():
+        logits = again.model(input_ids=torch.tensor([list(rows[0])])).logits[:, 0]
+    torch.testing.assert_close(again.score(*texts), logits, rtol=0, atol=1e-5)
+
+
+def test_one_model_by_lora_and_the_other_in_full(cli, checkpoints, tmp_path):
+    run(cli, checkpoints, LORA[0], "export.form=adapter")
+    fresh, kept = loaded_elsewhere(form="adapter")
+    for name in ("policy", "reward_model"):
+        torch.testing.assert_close(fresh[name], kept[name], rtol=0, atol=1e-5)
+    assert (tmp_path / "r" / "policy" / "adapter_config.json").is_file()
+    assert (tmp_path / "r" / "reward_model" / "model.safetensors").is_file()
+    card = ModelCard.load(tmp_path / "r" / "reward_model" / "README.md")
+    assert card.data.library_name == "transformers"
 
 
 def test_cards_tell_the_run(cli, checkpoints, tmp_path):
