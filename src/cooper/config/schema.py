@@ -191,6 +191,28 @@ class TrainConfig:
 
 
 @dataclass
+class Plan:
+    """What cooper-plan alone is told."""
+
+    gpu: str | None = None
+    memory: float | None = None
+    strategy: str | None = None
+    gpus: int | None = None
+    longest_prompt: int | None = None
+    longest_row: int | None = None
+    mean_prompt: int | None = None
+    mean_completion: int | None = None
+    json: str | None = None
+
+
+@dataclass
+class PlanConfig(TrainConfig):
+    """A run of cooper-train that is planned, not run."""
+
+    plan: Plan = field(default_factory=Plan)
+
+
+@dataclass
 class Hardware:
     """What a supervised training runs on."""
 
@@ -360,9 +382,14 @@ class EvalConfig:
     quiet: bool = False
 
 
-def register() -> None:
-    """Make the schemas known to Hydra."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+def register(program: str = "train") -> None:
+    """Make the schemas known to Hydra.
+
+    Args:
+        program: whose root is composed; "plan" reads cooper-train's with a key more.
+    """
+    root = PlanConfig if program == "plan" else TrainConfig
+    ConfigStore.instance().store(name="train_schema", node=root)
     ConfigStore.instance().store(name="train_reward_schema", node=TrainRewardConfig)
     ConfigStore.instance().store(name="annotate_schema", node=AnnotateConfig)
     ConfigStore.instance().store(name="eval_reward_schema", node=EvalRewardConfig)
