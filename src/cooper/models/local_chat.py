@@ -27,7 +27,13 @@ from transformers import (
 
 from cooper.chat.base import ChatModel, ChatReply, Conversation
 from cooper.functional import pad_sequences
-from cooper.models.loading import DType, load_causal_lm, load_tokenizer, pad_id
+from cooper.models.loading import (
+    DType,
+    check_vocabulary,
+    load_causal_lm,
+    load_tokenizer,
+    pad_id,
+)
 from cooper.types import SamplingParams
 
 OnReply = Callable[[int, ChatReply], None]
@@ -170,6 +176,7 @@ class LocalChat(ChatModel):
     def _load(self) -> PreTrainedModel:
         if self._model is None:
             model = load_causal_lm(self.path, **self._where, **cast(Any, self._weights))
+            check_vocabulary(model, self.tokenizer, self.path, self._where["key"])
             listed = getattr(model.generation_config, "eos_token_id", None)
             listed = listed if isinstance(listed, list) else [listed]
             ids = [self.tokenizer.eos_token_id, *listed]

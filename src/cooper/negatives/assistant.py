@@ -9,7 +9,7 @@ import torch
 
 from cooper.data.prompts import PromptBuilder
 from cooper.errors import ConfigError
-from cooper.models import Policy, load_causal_lm, load_tokenizer
+from cooper.models import Policy, check_vocabulary, load_causal_lm, load_tokenizer
 from cooper.models.loading import DType
 from cooper.negatives.base import NegativeGenerator
 from cooper.negatives.rewriting import PROMPT, check_settings, filled, longest_that_fits
@@ -83,6 +83,7 @@ class AssistantNegatives(NegativeGenerator):
                 trust_remote_code=trust_remote_code,
                 key="negatives.path",
             )
+            check_vocabulary(model, tokenizer, path, "negatives.path")
             self._take(Policy(model, tokenizer))
 
     def bind(self, policy: Policy, start: Callable[[], Policy]) -> None:
