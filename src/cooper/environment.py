@@ -14,7 +14,7 @@ from typing import Any
 
 _PACKAGES = (
     "cooper-rl", "torch", "lightning", "transformers", "tokenizers", "hydra-core",
-    "math-verify", "torchmetrics", "numpy",
+    "math-verify", "peft", "torchmetrics", "numpy",
 )  # fmt: skip
 
 

@@ -23,6 +23,10 @@ class CheckpointError(CooperError):
     """A checkpoint is missing, broken, or of another run."""
 
 
+class HubError(CooperError):
+    """The Hugging Face hub cannot be reached, or does not take what it is given."""
+
+
 class NonFiniteError(CooperError):
     """Training stopped: losses or gradients were NaN or infinite several steps in a row."""
 

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from cooper import defaults
 from cooper.clock import Clock
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream
@@ -75,20 +76,20 @@ class CooperModule(L.LightningModule):
 
     Args:
         policy: trained by stage 1.
-        reference: the frozen start of the policy; None with ``kl_coef=0``.
         reward_model: trained by stage 2; None when the reward needs no model.
-        prompts: turns problems into prompts.
-        sampler: draws the rollouts.
-        sampling: temperature, cut-offs and length limit of the rollouts.
-        group_size: completions a problem.
         verifier: the training verifier.
-        reward: rule, model or hybrid.
-        pairs: builds stage 2's pairs.
+        sampling: temperature, cut-offs and length limit of the rollouts.
+        reference: the frozen start of the policy; None: a copy of it, if ``kl_coef`` is above 0.
+        group_size: completions a problem.
+        prompts: turns problems into prompts; by default the chat template and an instruction.
+        sampler: draws the rollouts; by default transformers' ``generate``.
+        reward: rule, model or hybrid; by default the reward model's score, or without one the rule.
+        pairs: builds stage 2's pairs; by default with the policy's own wrong completions.
         objective: stage 1's loss.
         reward_objective: stage 2's loss.
         policy_optimizer: settings of the policy's optimizer.
         reward_model_optimizer: settings of the reward model's.
-        max_steps: RL steps of the whole run, for the schedules.
+        max_steps: RL steps of the whole run, for schedules that end and warm-ups by share.
         max_skips: non-finite updates in a row that stop the run.
         seed: of all generators.
         stream: more problems, for an objective with dynamic sampling.
@@ -99,20 +100,20 @@ class CooperModule(L.LightningModule):
         self,
         *,
         policy: Policy,
-        reference: Policy | None,
-        reward_model: RewardModel | None,
-        prompts: PromptBuilder,
-        sampler: Sampler,
-        sampling: SamplingParams,
-        group_size: int,
+        reward_model: RewardModel | None = None,
         verifier: Verifier,
-        reward: Reward,
-        pairs: PairBuilder,
-        objective: PolicyObjective,
-        reward_objective: RewardObjective,
-        policy_optimizer: OptimizerSettings,
-        reward_model_optimizer: OptimizerSettings,
-        max_steps: int,
+        sampling: SamplingParams,
+        reference: Policy | None = None,
+        group_size: int = 16,
+        prompts: PromptBuilder | None = None,
+        sampler: Sampler | None = None,
+        reward: Reward | None = None,
+        pairs: PairBuilder | None = None,
+        objective: PolicyObjective | None = None,
+        reward_objective: RewardObjective | None = None,
+        policy_optimizer: OptimizerSettings | None = None,
+        reward_model_optimizer: OptimizerSettings | None = None,
+        max_steps: int = 0,
         max_skips: int = 5,
         seed: int = 0,
         stream: ProblemStream | None = None,
@@ -120,38 +121,41 @@ class CooperModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.policy, self.reference, self.reward_model = policy, reference, reward_model
-        self.prompts, self.sampler, self.sampling = prompts, sampler, sampling
-        self.group_size, self.verifier, self.reward, self.pairs = (
-            group_size,
-            verifier,
-            reward,
-            pairs,
-        )
-        self.objective, self.reward_objective = objective, reward_objective
+        objective = defaults.objective(objective, sampling)
+        self.policy, self.reward_model = policy, reward_model
+        self.reference = reference or defaults.reference(policy, objective)
+        self.prompts = prompts or PromptBuilder(policy.tokenizer)
+        self.sampler, self.sampling = sampler or defaults.sampler(), sampling
+        self.group_size, self.verifier = group_size, verifier
+        self.reward = reward or defaults.reward(reward_model)
+        self.pairs = pairs or defaults.pairs(verifier)
+        self.objective, self.reward_objective = objective, reward_objective or RewardObjective()
         self.optimizer_settings = {
-            "policy": policy_optimizer,
-            "reward_model": reward_model_optimizer,
+            "policy": policy_optimizer or defaults.optimizer(),
+            "reward_model": reward_model_optimizer or defaults.optimizer(),
         }
         self.max_steps, self.max_skips = max_steps, max_skips
+        for name, settings in self.optimizer_settings.items():
+            defaults.check_steps(f"{name}_optimizer", settings, max_steps)
+        defaults.check_temperature(policy, sampling)
         self.generators = {
             purpose: generator(seed, purpose)
             for purpose in ("sampling", "minibatches", "pairs", "replay")
         }
         self.stream = stream
-        learns = reward_objective if self.trains_reward_model else RewardObjective()
+        learns = self.reward_objective if self.trains_reward_model else RewardObjective()
         self.reward_data = reward_data or RewardData(learns)
         self.rl_step = 0  # steps done; Lightning's global_step counts both optimizers' steps
         self.clock = Clock()
         self.last: StepRecord | None = None
         self.extra_inner_steps = 0  # that the monitor asks of stage 2, beside the objective's
         self.attached: dict[str, Stateful] = {}  # what callbacks keep in checkpoints, by name
-        for frozen in (reference, reward_model if not self.trains_reward_model else None):
+        for frozen in (self.reference, reward_model if not self.trains_reward_model else None):
             if frozen is not None:
                 frozen.freeze()
         self.average = None
-        if self.trains_reward_model and reward_objective.ema_decay:
-            self.average = averaged(self._require_reward_model(), reward_objective.ema_decay)
+        if self.trains_reward_model and (decay := self.reward_objective.ema_decay):
+            self.average = averaged(self._require_reward_model(), decay)
 
     @property
     def scorer(self) -> RewardModel | None:

@@ -165,7 +165,7 @@ def test_two_processes_in_one_folder_are_refused(cli, tmp_path):
     with AnnotationFolder(tmp_path / "o").claimed():
         result = cli("data.path=set.jsonl", "output=o", "judge=none")
     assert result.code == 2
-    assert "another process is labelling into this folder" in result.err
+    assert "another process is writing verdicts into this folder" in result.err
 
 
 # ---------------------------------------------------------------- killed and started again

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from small_runs import rollouts_of
+from transformers import AutoTokenizer
 
 from cooper.stages import StageCache
-from cooper.testing import write_policy
+from cooper.testing import write_policy, write_reward_model
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +192,11 @@ CASES = {
     "folder in a file's place": (["paths.run_dir=here"], ["paths.run_dir=here", "Not a directory"]),
     "folder where none can be": (["paths.run_dir=/proc/x"], ["paths.run_dir=/proc/x", "/proc"]),
     "cache in a file's place": (["paths.cache_dir=here/c"], ["paths.cache_dir=here/c"]),
+    "form of the export": (["export.form=zip"], ["export.form=zip", "merged", "adapter"]),
+    "export of an adapter that is not there": (
+        ["export.form=adapter"],
+        ["export.form=adapter", "no model is trained as an adapter"],
+    ),
     "empty component": (["data.val.arithmetic.size=0"], ["data.val.arithmetic", "empty"]),
 }
 
@@ -230,7 +237,28 @@ def test_files(cli, folder, tmp_path, name):
 
 def test_reward_model_without_a_head(cli, folder, tmp_path):
     overrides = ("reward_model=hf", f"reward_model.path={folder}/policy")
-    check(cli(*overrides, small=False), ["reward_model.path", "no trained reward head"], tmp_path)
+    expected = [
+        "reward_model.path", "no trained reward head", "cooper-annotate",
+        "cooper-train-reward experiment=verifyrm_qwen",
+    ]  # fmt: skip
+    check(cli(*overrides, small=False), expected, tmp_path)
+
+
+def test_models_that_cannot_be_a_policy(cli, folder, tmp_path):
+    write_reward_model(folder / "reward_model", ["1+1? 2"])
+    rest = jsonl(folder, "good.jsonl")
+    result = cli(*rest, f"policy.path={folder}/reward_model", small=False)
+    check(result, ["policy.path=", "holds a Qwen2ForSequenceClassification"], tmp_path)
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "policy")
+    tokenizer.add_tokens(["one", "more"])
+    shutil.copytree(folder / "policy", folder / "grown")
+    tokenizer.save_pretrained(folder / "grown")
+    result = cli(*rest, f"policy.path={folder}/grown", small=False)
+    check(result, ["policy.path=", "embedding", "resize_token_embeddings"], tmp_path)
+
+    result = cli(*rest, "policy.path=nobody/nothing", small=False)
+    check(result, ["policy.path=nobody/nothing", "the network", "local folder"], tmp_path)
 
 
 def test_unknown_key_in_a_yaml_file(cli, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_cohen_kappa
 
-from cooper.annotation import Agreement, Journal, Labelling, cohen_kappa, read_items
+from cooper.annotation import Agreement, Labelling, cohen_kappa, read_items
 from cooper.annotation.folder import SHOWN, AnnotationFolder, disagreements
 from cooper.annotation.generation import CompletionGenerator
 from cooper.annotation.items import Item, digest_of
@@ -21,6 +21,7 @@ from cooper.chat import ChatModel, ChatReply
 from cooper.data.labelled import read_labelled, to_row
 from cooper.data.tables import BadRows
 from cooper.errors import DataError
+from cooper.journal import Journal
 from cooper.types import Status, Verdict
 from cooper.verifiers import ExactVerifier, Verifier
 from cooper.verifiers.base import check_lengths

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2ForSequenceClassification
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    BertForSequenceClassification,
+    PreTrainedTokenizerBase,
+    Qwen2ForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from cooper.errors import ModelError
 from cooper.models import (
@@ -17,6 +27,7 @@ from cooper.models import (
     load_reward_model,
     load_tokenizer,
 )
+from cooper.models.loading import check_vocabulary
 from cooper.models.tiny import TinyModel
 
 
@@ -39,8 +50,10 @@ def test_a_causal_lm_comes_back_as_it_was(policy: Policy, policy_folder: Path) -
 
 
 def test_a_missing_head_is_an_error(policy_folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"reward_model\.path=.*no trained reward head"):
+    with pytest.raises(ModelError, match=r"reward_model\.path=.*no trained reward head") as told:
         load_reward_model(str(policy_folder))
+    for command in ("cooper-annotate", "cooper-train-reward experiment=verifyrm_qwen"):
+        assert command in str(told.value)
 
 
 def test_a_new_head_is_drawn_from_its_seed(policy_folder: Path) -> None:
@@ -62,8 +75,9 @@ def test_two_labels_are_no_reward_model(reward_folder: Path, tmp_path: Path) -> 
     Qwen2ForSequenceClassification.from_pretrained(
         reward_folder, num_labels=2, ignore_mismatched_sizes=True
     ).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="has 2 labels"):
-        load_reward_model(str(tmp_path))
+    for seed in (None, 0):  # a new head is for backbones without one
+        with pytest.raises(ModelError, match=r"has 2 labels.*cooper-train-reward experiment"):
+            load_reward_model(str(tmp_path), new_head_seed=seed)
 
 
 def test_wrong_folders_name_the_setting(tmp_path: Path) -> None:
@@ -73,6 +87,108 @@ def test_wrong_folders_name_the_setting(tmp_path: Path) -> None:
         load_causal_lm(str(tmp_path))
     with pytest.raises(ModelError, match=r"my\.key=.*no such folder"):
         load_tokenizer("./none", key="my.key")
+
+
+def bert(**kwargs: int) -> BertConfig:
+    return BertConfig(
+        vocab_size=60, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, **kwargs,
+    )  # fmt: skip
+
+
+def test_what_does_not_write_from_left_to_right_is_no_policy(
+    reward_folder: Path, tmp_path: Path
+) -> None:
+    """Transformers loads all but the T5: an encoder, and a classifier without its head."""
+    BertForMaskedLM(bert()).save_pretrained(tmp_path / "bert")
+    t5 = T5Config(vocab_size=60, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
+    T5ForConditionalGeneration(t5).save_pretrained(tmp_path / "t5")
+    for folder, name in (
+        (tmp_path / "bert", "BertForMaskedLM"),
+        (tmp_path / "t5", "T5ForConditionalGeneration"),
+        (reward_folder, "Qwen2ForSequenceClassification"),
+    ):
+        with pytest.raises(ModelError, match=rf"policy\.path=.*holds a {name}.*ForCausalLM"):
+            load_causal_lm(str(folder))
+
+
+def test_an_encoder_is_no_reward_model(tmp_path: Path) -> None:
+    BertForSequenceClassification(bert(num_labels=1)).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"BertForSequenceClassification has no score layer"):
+        load_reward_model(str(tmp_path))
+
+
+def changed(source: Path, folder: Path, name: str, values: dict[str, object]) -> Path:
+    """A copy of a folder with other values in one of its JSON files."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps({**config, **values}))
+    return folder
+
+
+def test_weights_are_never_random(policy_folder: Path, reward_folder: Path, tmp_path: Path) -> None:
+    for source, load in ((policy_folder, load_causal_lm), (reward_folder, load_reward_model)):
+        folder = shutil.copytree(source, tmp_path / f"part of {source.name}")
+        weights = load_file(folder / "model.safetensors")
+        weights.pop("model.layers.1.mlp.up_proj.weight")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(ModelError, match=r"weights are missing \(model\.layers\.1\.mlp\.up"):
+            load(str(folder))
+        folder = changed(source, tmp_path / source.name, "config.json", {"intermediate_size": 40})
+        with pytest.raises(
+            ModelError, match=r"down_proj\.weight is stored as \(16, 32\) where .* \(16, 40\)"
+        ):
+            load(str(folder))
+
+
+def test_broken_files_are_told_in_one_line(policy_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(policy_folder, tmp_path / "cut")
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+    other = changed(policy_folder, tmp_path / "other", "config.json", {"model_type": "nope"})
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text("{}")
+    for path, text in (
+        (folder, "cannot load"),
+        (other, "`nope`"),
+        (adapter, "adapter_config.json cannot be read"),
+    ):
+        with pytest.raises(ModelError, match=text) as told:
+            load_causal_lm(str(path))
+        assert "\n" not in str(told.value)
+
+
+def test_without_the_hub_a_hub_id_is_one_line() -> None:
+    """The tests are offline, as a machine without a network is."""
+    for load in (load_causal_lm, load_reward_model, load_tokenizer):
+        with pytest.raises(
+            ModelError, match=r"a\.key=me/none: cannot load .*or give a local"
+        ) as told:
+            load("me/none", key="a.key")
+        assert "\n" not in str(told.value)
+
+
+def test_a_tokenizer_has_a_vocabulary_and_an_end(policy_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(policy_folder, tmp_path / "none")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    with pytest.raises(ModelError, match=r"policy\.path=.*no vocabulary.*tokenizer\.json"):
+        load_tokenizer(str(folder), key="policy.path")
+    endless = changed(policy_folder, tmp_path / "e", "tokenizer_config.json", {"eos_token": None})
+    with pytest.raises(ModelError, match=r"no end-of-sequence token.*eos_token"):
+        load_tokenizer(str(endless))
+
+
+def test_every_token_has_a_row_of_the_embedding(policy: Policy, policy_folder: Path) -> None:
+    tokenizer = load_tokenizer(str(policy_folder))
+    check_vocabulary(policy.model, tokenizer, "here", "policy.path")
+    rows = policy.model.get_input_embeddings().weight.shape[0]
+    tokenizer.add_tokens([f"word{i}" for i in range(rows - len(tokenizer) + 1)])
+    with pytest.raises(
+        ModelError, match=rf"policy\.path=here: .* {rows + 1} tokens .* {rows} rows"
+    ):
+        check_vocabulary(policy.model, tokenizer, "here", "policy.path")
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end(policy_folder: Path, tmp_path: Path) -> None:

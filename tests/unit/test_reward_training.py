@@ -239,13 +239,14 @@ def test_lora_starts_at_the_base_and_is_exported_merged(
     triples = (["q"] * 2, ["7"] * 2, ["so 7", "no, 9"])
     model = copy.deepcopy(reward_model)
     base = {n: p.clone() for n, p in model.model.state_dict().items()}
-    merge = LoraAdapter(rank=2).attach(model.model, 0)
+    model.adapt(LoraAdapter(rank=2), 0)
     assert torch.equal(model.score(*triples), reward_model.score(*triples))
     names = {n for n, p in model.named_parameters() if p.requires_grad}
     assert names
     assert all("lora_" in n or ".score." in n for n in names)
     assert any(".score." in n for n in names)
-    merge()
+    model.merge()
+    assert not any("lora_" in n for n, _ in model.named_parameters())
     model = copy.deepcopy(reward_model)
     trained(model, tmp_path / "lora", LoraAdapter(rank=2))
     again = RewardModel.from_pretrained(tmp_path / "lora")

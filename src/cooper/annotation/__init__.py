@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cooper.annotation.generation import CompletionGenerator
     from cooper.annotation.hybrid import COUNTS, LABELLED, HybridAnnotation, agree
     from cooper.annotation.items import Item, read_items
-    from cooper.annotation.journal import Journal
     from cooper.annotation.labelling import Labelling, Outcome
 
 _HOME = {
@@ -27,7 +26,6 @@ _HOME = {
     "CompletionGenerator": "generation",
     "HybridAnnotation": "hybrid",
     "Item": "items",
-    "Journal": "journal",
     "Labelling": "labelling",
     "Outcome": "labelling",
     "agree": "hybrid",
@@ -43,7 +41,6 @@ __all__ = [
     "CompletionGenerator",
     "HybridAnnotation",
     "Item",
-    "Journal",
     "Labelling",
     "Outcome",
     "agree",

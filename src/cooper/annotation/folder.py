@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cooper.annotation.journal import Journal
 from cooper.annotation.labelling import Outcome, plain_verdict
-from cooper.errors import DataError
-from cooper.files import claim, remove_leftovers, write_atomically
+from cooper.files import write_atomically
+from cooper.resumable import ResumableFolder
 
 SHOWN = 200  # disagreements written out for reading; all are in dropped.jsonl
 _LONG = 3000  # characters of a completion that are shown: METHOD.md's head and tail
 _HEAD, _TAIL = 1000, 2000
 
 
-class AnnotationFolder:
+class AnnotationFolder(ResumableFolder):
     """The files of one annotation.
 
     ``labelled.jsonl`` and ``labelled.parquet`` (the rows with a label), ``dropped.jsonl`` (those
@@ -33,7 +30,7 @@ class AnnotationFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+        super().__init__(path, "verdicts")
 
     @property
     def labelled(self) -> Path:
@@ -59,74 +56,6 @@ class AnnotationFolder:
     def summary(self) -> Path:
         """Counts and agreement."""
         return self.path / "summary.json"
-
-    @property
-    def settings(self) -> Path:
-        """What decides the verdicts in the journals."""
-        return self.path / "settings.json"
-
-    @contextlib.contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Make the folder, and keep other processes out.
-
-        Raises:
-            DataError: another process is at work there.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            held = claim(self.path)
-        except BlockingIOError as error:
-            raise DataError(
-                f"{self.path}: another process is labelling into this folder; wait for its end, or "
-                "give another folder"
-            ) from error
-        try:
-            remove_leftovers(self.path)
-            yield
-        finally:
-            if held is not None:
-                os.close(held)
-
-    def settle(self, settings: Mapping[str, str]) -> None:
-        """Write down what decides the verdicts, or see that it is what it was.
-
-        Args:
-            settings: flat, as texts.
-
-        Raises:
-            DataError: the folder holds verdicts of other settings.
-        """
-        if not self.settings.is_file():
-            text = json.dumps(dict(settings), indent=1)
-            write_atomically(self.settings, text.encode())
-            return
-        try:
-            before = json.loads(self.settings.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{self.settings}: broken; give another folder") from error
-        changed = [
-            f"{key}: {before.get(key, 'not set')} -> {settings.get(key, 'not set')}"
-            for key in sorted({*before, *settings})
-            if before.get(key) != settings.get(key)
-        ]
-        if changed:
-            raise DataError(
-                f"{self.path}: holds verdicts of other settings ({'; '.join(changed)}); give "
-                "another folder, or go on with the old settings"
-            )
-
-    @contextlib.contextmanager
-    def journal(self, name: str) -> Iterator[Journal]:
-        """Open a journal.
-
-        Raises:
-            DataError: it is broken before its last line.
-        """
-        journal = Journal(self.path / f"{name}.journal")
-        try:
-            yield journal
-        finally:
-            journal.close()
 
     def write(
         self, outcomes: Sequence[Outcome], lost: Sequence[Mapping[str, Any]], summary: Any

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cooper.annotation.items import Item, content_key, with_completion
-from cooper.annotation.journal import Journal
 from cooper.chat.base import ChatModel, ChatReply
+from cooper.journal import Journal
 from cooper.progress import progress
 from cooper.types import SamplingParams
 

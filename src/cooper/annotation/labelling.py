@@ -10,7 +10,7 @@ from typing import Any
 
 from cooper.annotation.agreement import Agreement
 from cooper.annotation.items import Item
-from cooper.annotation.journal import Journal
+from cooper.journal import Journal
 from cooper.progress import progress
 from cooper.types import Status, Verdict
 from cooper.verifiers.base import Verifier

@@ -13,14 +13,15 @@ class MetricsLog(StepCallback):
     """Writes the step's metrics. Lightning's own step counts both optimizers, so it is not used.
 
     Args:
-        folder: of the run.
+        folder: of the run; None: the loggers alone are told, in a Trainer without a run folder.
     """
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder | None = None) -> None:
         self.folder = folder
 
     def on_step(self, trainer: L.Trainer, module: CooperModule, record: StepRecord) -> None:
         """Write one line."""
-        self.folder.append_metrics(record.step, record.metrics)
+        if self.folder is not None:
+            self.folder.append_metrics(record.step, record.metrics)
         for logger in trainer.loggers:
             logger.log_metrics(record.metrics, step=record.step)

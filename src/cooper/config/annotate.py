@@ -67,12 +67,12 @@ def annotate(cfg: DictConfig) -> int:
         labelling: Labelling | None = None
         try:
             if parts.generate is not None and parts.generator is not None:
-                with folder.journal("completions") as journal:
+                with folder.journal("completions.journal") as journal:
                     items, failures = parts.generate.run(
                         items, parts.generator, journal, cfg.retry_failed
                     )
                 parts.generator.close()  # its memory, before a local judge takes its own
-            with folder.journal("verdicts") as journal:
+            with folder.journal("verdicts.journal") as journal:
                 labelling = Labelling(
                     items,
                     rule=parts.rule,

@@ -40,6 +40,7 @@ class Prompt:
     system_prompt: str | None = None
     instruction: str | None = None
     max_tokens: int = 1024
+    template: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,6 +104,15 @@ class Checkpoints:
 
 
 @dataclass
+class Export:
+    """How both models are written at the end, and whether they go to the hub."""
+
+    form: str = "merged"
+    push_to_hub: str | None = None
+    private: bool = True
+
+
+@dataclass
 class MonitorAlarms:
     """Thresholds of the monitor's rules; null switches a rule off."""
 
@@ -135,6 +145,13 @@ class Monitor:
 
 
 @dataclass
+class ModelLayout:
+    """Whether all models share one frozen base."""
+
+    shared: bool = False
+
+
+@dataclass
 class TrainConfig:
     """One run of cooper-train."""
 
@@ -146,6 +163,7 @@ class TrainConfig:
     paths: Paths = field(default_factory=Paths)
     policy: Any = MISSING
     reward_model: Any = MISSING
+    model: ModelLayout = field(default_factory=ModelLayout)
     policy_adapter: Any = MISSING
     reward_model_adapter: Any = MISSING
     warm_start: Any = None
@@ -167,6 +185,7 @@ class TrainConfig:
     evaluation: Evaluation = field(default_factory=Evaluation)
     rollouts: RolloutLogging = field(default_factory=RolloutLogging)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    export: Export = field(default_factory=Export)
     monitor: Monitor = field(default_factory=Monitor)
     callbacks: Any = None
     logger: Any = None
@@ -227,6 +246,13 @@ class Labelled:
 
 
 @dataclass
+class RewardExport:
+    """How the trained reward model is written."""
+
+    form: str = "merged"
+
+
+@dataclass
 class TrainRewardConfig:
     """One run of cooper-train-reward."""
 
@@ -243,6 +269,7 @@ class TrainRewardConfig:
     reward_training: Any = MISSING
     verifier: Any = MISSING
     trainer: Hardware = field(default_factory=Hardware)
+    export: RewardExport = field(default_factory=RewardExport)
     logger: Any = None
 
 
@@ -312,6 +339,51 @@ class EvalRewardConfig:
     attacks: int = 100
 
 
+@dataclass
+class EvaluatedModel:
+    """A policy to evaluate."""
+
+    path: str | None = None
+    revision: str | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    dtype: str = "auto"
+    device: str = "auto"
+
+
+@dataclass
+class EvalPrompt:
+    """How a question becomes a prompt; "auto": as in the run that the model comes from."""
+
+    system_prompt: str | None = "auto"
+    instruction: str | None = "auto"
+    template: Any = "auto"
+
+
+@dataclass
+class EvalConfig:
+    """One run of cooper-eval."""
+
+    model: EvaluatedModel = field(default_factory=EvaluatedModel)
+    sets: dict[str, Any] = field(default_factory=dict)
+    only: list[str] | None = None
+    output: str = "evaluation"
+    compare: list[str] | None = None
+    prompt: EvalPrompt = field(default_factory=EvalPrompt)
+    verifier: Any = MISSING
+    sampler: Any = MISSING
+    samples: int = 8
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_new_tokens: int = 3072
+    greedy: bool = True
+    batch_size: int = 64
+    bootstrap: int = 1000
+    seed: int = 0
+    threads: int = 0
+    quiet: bool = False
+
+
 def register(program: str = "train") -> None:
     """Make the schemas known to Hydra.
 
@@ -323,3 +395,4 @@ def register(program: str = "train") -> None:
     ConfigStore.instance().store(name="train_reward_schema", node=TrainRewardConfig)
     ConfigStore.instance().store(name="annotate_schema", node=AnnotateConfig)
     ConfigStore.instance().store(name="eval_reward_schema", node=EvalRewardConfig)
+    ConfigStore.instance().store(name="eval_schema", node=EvalConfig)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import warnings
@@ -26,14 +27,16 @@ from cooper.callbacks import (
     RolloutLog,
     StepProgress,
 )
-from cooper.checkpoints import appearing, load_weights, read_state
+from cooper.checkpoints import load_weights, read_state
 from cooper.config.build import Run, RunBuilder, trainer_settings
+from cooper.config.export import export, push_models
 from cooper.config.parts import leaves, plain
 from cooper.config.validate import check_writable, validate
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
 from cooper.errors import CheckpointError, Terminated, interruption
 from cooper.files import write_atomically
 from cooper.fitting import QUIET
+from cooper.hub import check_account
 from cooper.progress import set_quiet
 from cooper.report import render_summary, reward_name, summarise, training_dynamics
 from cooper.rng import seed_globals
@@ -56,6 +59,8 @@ def train(cfg: DictConfig) -> int:
         CooperError: something that the user can mend.
     """
     validate(cfg)
+    if cfg.export.push_to_hub:
+        check_account(cfg.export.push_to_hub)
     folder, resume = choose_folder(cfg)
     check_writable("paths.run_dir", folder.path)
     settle(cfg)
@@ -142,6 +147,8 @@ def changed_settings(folder: RunFolder, cfg: DictConfig) -> list[str]:
 def settle(cfg: DictConfig) -> None:
     """Put the process in order: threads, and what others print."""
     set_quiet(cfg.quiet)
+    if cfg.quiet:
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     quieten()
@@ -206,7 +213,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         **trainer_settings(cfg),
         **{**QUIET, "logger": run.loggers or False},
     )
-    code = 0
+    code, exported = 0, []
     try:
         if len(run.stream):
             trainer.fit(run.module, DataLoader(run.stream, batch_size=None))
@@ -214,7 +221,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
             load_weights(run.module, resume)
             run.module.rl_step = int(resume.name)
             folder.cut_after(run.module.rl_step)
-        export(run, folder)
+        exported = export(cfg, run.module, folder)
         whole = run.module.rl_step == cfg.trainer.max_steps
         # Ended by Ctrl-C or SIGTERM, by a callback of the user's, or by its length.
         status = "finished" if whole else "interrupted" if stop.asked else "stopped"
@@ -236,23 +243,9 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         shown.close()
         stop.restore()
     finish(cfg, run, folder, status)
+    if cfg.export.push_to_hub:
+        push_models(cfg, folder, exported, status)
     return code
-
-
-def export(run: Run, folder: RunFolder) -> None:
-    """Write both models in Hugging Face form; each appears when it is whole.
-
-    Raises:
-        CheckpointError: they cannot be written.
-    """
-    module = run.module
-    models = {"policy": module.policy, "reward_model": module.reward_model}
-    if module.average is not None:
-        models["reward_model_average"] = module.scorer
-    for name, model in models.items():
-        if model is not None:
-            with appearing(folder.path / name) as part:
-                model.save(part)
 
 
 def finish(cfg: DictConfig, run: Run, folder: RunFolder, status: str) -> None:

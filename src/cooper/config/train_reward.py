@@ -26,16 +26,24 @@ from cooper.config.train import settle
 from cooper.config.validate import (
     check_parts,
     check_writable,
+    is_target,
     relevant,
     require,
     shared_rules,
+    shown,
 )
 from cooper.data.labelled import read_labelled, require_both, to_row
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
 from cooper.errors import CheckpointError, DataError
 from cooper.files import write_atomically
-from cooper.models import RewardModel, load_causal_lm, load_reward_model, load_tokenizer
+from cooper.models import (
+    RewardModel,
+    load_causal_lm,
+    load_reward_model,
+    load_tokenizer,
+)
 from cooper.models.adapters import Adapter
+from cooper.models.loading import check_vocabulary
 from cooper.models.reward_heads import ImplicitHead, RewardHead
 from cooper.models.reward_model import RECORD, attach_reference, recorded_form
 from cooper.models.reward_template import RewardTemplate
@@ -115,6 +123,15 @@ def check(cfg: DictConfig) -> None:
                 not given or cfg.backbone.path is not None,
                 f"data.train={cfg.data.train}: these completions need a model to train; give "
                 "backbone.path=FOLDER_OR_HUB_ID",
+            ),
+            (
+                cfg.export.form in ("merged", "adapter"),
+                f"export.form={cfg.export.form}: must be merged (a whole model) or adapter",
+            ),
+            (
+                cfg.export.form == "merged" or is_target(cfg.adapter, "LoraAdapter"),
+                f"export.form={cfg.export.form}: adapter={shown(cfg.adapter)} trains all weights; "
+                "give adapter=lora, or export.form=merged",
             ),
             (
                 not given or not cfg.embedded,
@@ -322,9 +339,7 @@ def backbone(
         attach_reference(head, source.path, key, **options)
     else:
         model = load_reward_model(source.path, new_head_seed=seed, **origin, **options)
-    if model.config.pad_token_id is None:
-        # transformers' own classifiers find a batch's last tokens by it.
-        model.config.pad_token_id = tokenizer.pad_token_id
+    check_vocabulary(model, tokenizer, source.path, key)
     before = recorded_form(model.config, source.path)
     if before is not None:
         if (before[0], before[1].record()) != (template, head.record()):
@@ -357,6 +372,7 @@ def fit(cfg: DictConfig, parts: Parts, folder: RunFolder) -> dict[str, float]:
             heldout=parts.heldout,
             adapter=parts.adapter,
             log=log,
+            merge=cfg.export.form == "merged",
         )
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cooper.errors import ConfigError
+from cooper.hub import check_repository
 
 # Keywords that the run itself gives to a component, so that the file need not.
 PROVIDED: dict[str, frozenset[str]] = {
@@ -327,6 +328,7 @@ def cross_check(cfg: DictConfig) -> None:
     task = demonstrate.rsplit(".", 1)[0]
     train = cfg.data.train.get("_target_", "") if isinstance(cfg.data.train, DictConfig) else ""
     minibatches = cfg.algorithm.get("minibatches", 1) if is_target(cfg.algorithm) else 1
+    adapters = [cfg.get(f"{model}_adapter", None) for model in ("policy", "reward_model")]
     rules: list[tuple[bool, str]] = [
         (
             not demonstrate or str(train).startswith(task),
@@ -354,6 +356,7 @@ def cross_check(cfg: DictConfig) -> None:
             f"data.drop_overlap={cfg.data.drop_overlap}: must be none, benchmarks or all; null "
             "looks for no overlap",
         ),
+        *sharing_rules(cfg),
         (cfg.trainer.max_steps >= 1, f"trainer.max_steps={cfg.trainer.max_steps}: give 1 or more"),
         (cfg.trainer.max_skips >= 1, f"trainer.max_skips={cfg.trainer.max_skips}: give 1 or more"),
         (
@@ -396,8 +399,50 @@ def cross_check(cfg: DictConfig) -> None:
         ),
         (cfg.evaluation.samples >= 1, f"evaluation.samples={cfg.evaluation.samples}: 1 or more"),
         (cfg.evaluation.every >= 1, f"evaluation.every={cfg.evaluation.every}: give 1 or more"),
+        (
+            cfg.export.form in ("merged", "adapter"),
+            f"export.form={cfg.export.form}: must be merged (whole models) or adapter",
+        ),
+        (
+            cfg.export.form == "merged" or any(is_target(a, "LoraAdapter") for a in adapters),
+            f"export.form={cfg.export.form}: no model is trained as an adapter, so there is none "
+            "to write; give export.form=merged",
+        ),
     ]
     require([*rules, *shared_rules(cfg)])
+    if cfg.export.push_to_hub is not None:
+        check_repository(cfg.export.push_to_hub)
+
+
+def sharing_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
+    """What one base for all models asks of the rest."""
+    if not cfg.model.shared:
+        return []
+    rules = [
+        (
+            is_target(cfg[key], "LoraAdapter"),
+            f"{key}={shown(cfg[key])}: model=shared keeps one frozen base, so each model has to be "
+            f"trained by low-rank additions; give adapter@{key}=lora, or model=separate",
+        )
+        for key in ("policy_adapter", "reward_model_adapter")
+    ]
+    if needs_reward_model(cfg):
+        rules.append(
+            (
+                not is_target(cfg.reward_model, "FirstStage"),
+                "reward_model=first_stage: trains a backbone of its own, and model=shared has one "
+                "base; give reward_model=hf with the path of an adapter, or model=separate",
+            )
+        )
+        decay = cfg.reward_objective.get("ema_decay", 0)
+        rules.append(
+            (
+                not decay,
+                f"reward_objective.ema_decay={decay}: the moving average of a reward model needs "
+                "weights of its own; give 0, or model=separate",
+            )
+        )
+    return rules
 
 
 def shared_rules(cfg: DictConfig) -> list[tuple[bool, str]]:

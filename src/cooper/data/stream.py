@@ -29,7 +29,7 @@ class ProblemStream(IterableDataset):
     """
 
     def __init__(
-        self, problems: Sequence[Problem], batch_size: int, num_batches: int, seed: int
+        self, problems: Sequence[Problem], batch_size: int, num_batches: int, seed: int = 0
     ) -> None:
         require_batch(problems, batch_size)
         self.problems = problems

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-
-import torch
 
 from cooper.data.prompts import PromptBuilder
+from cooper.evaluation.answers import Answerer, Answers
 from cooper.evaluation.scores import average_at_k, majority_at_k, pass_at_k
 from cooper.metrics import Metrics
 from cooper.models.policy import Policy
 from cooper.progress import progress
 from cooper.rng import generator
 from cooper.samplers.base import Sampler
-from cooper.types import Problem, Prompt, SamplingParams, Verdict
+from cooper.types import Problem, SamplingParams
 from cooper.verifiers.base import Verifier
 
 
@@ -82,7 +80,7 @@ class Evaluator:
         metrics: Metrics = {}
         self.sampler.sync(policy, version)
         for name, problems in sets.items():
-            rows = self._verdicts(prompts, problems, f"{title}: {name}" if title else None)
+            rows = self._answers(prompts, problems, f"{title}: {name}" if title else None)
             groups = {"": list(range(len(problems)))}
             if self.breakdown:
                 for index, problem in enumerate(problems):
@@ -96,46 +94,31 @@ class Evaluator:
             return problem.source
         return str(problem.meta.get(self.breakdown or "", "other"))
 
-    def _verdicts(
+    def _answers(
         self, prompts: PromptBuilder, problems: Sequence[Problem], title: str | None
-    ) -> list[tuple[list[Verdict], Verdict | None]]:
-        """Per problem: verdicts on its k samples, and on its greedy answer."""
+    ) -> list[Answers]:
         rng = generator(self.seed, "evaluation")
-        rows: list[tuple[list[Verdict], Verdict | None]] = []
+        answerer = Answerer(self.verifier, self.sampler, self.sampling, self.samples, self.greedy)
+        answers: list[Answers] = []
         bar = progress(title or "", len(problems), "problem", show=title is not None)
         with bar as shown:
             for start in range(0, len(problems), self.batch_size):
                 batch = [prompts(p) for p in problems[start : start + self.batch_size]]
-                sampled = self._verify(batch, self.samples, self.sampling, rng)
-                greedy: list[Verdict | None] = [None] * len(batch)
-                if self.greedy:
-                    params = replace(self.sampling, temperature=0.0)
-                    greedy = [*self._verify(batch, 1, params, rng)]
-                for index in range(len(batch)):
-                    at = index * self.samples
-                    rows.append((sampled[at : at + self.samples], greedy[index]))
+                answers += answerer(batch, rng)
                 shown.advance(len(batch))
-        return rows
+        return answers
 
-    def _verify(
-        self,
-        batch: Sequence[Prompt],
-        samples: int,
-        params: SamplingParams,
-        rng: torch.Generator,
-    ) -> list[Verdict]:
-        rollouts = self.sampler.sample(batch, samples, params, rng)
-        return self.verifier.verify(rollouts.completions, rollouts.references, rollouts.questions)
-
-    def _scores(self, prefix: str, rows: Sequence[tuple[list[Verdict], Verdict | None]]) -> Metrics:
-        n = len(rows)
+    def _scores(self, prefix: str, answers: Sequence[Answers]) -> Metrics:
+        n = len(answers)
         if not n:
             return {}
+        rows = [[sample.verdict for sample in one.samples] for one in answers]
         metrics = {
-            f"{prefix}/avg_at_{self.samples}": sum(average_at_k(v) for v, _ in rows) / n,
-            f"{prefix}/pass_at_{self.samples}": sum(pass_at_k(v) for v, _ in rows) / n,
-            f"{prefix}/maj_at_{self.samples}": sum(majority_at_k(v) for v, _ in rows) / n,
+            f"{prefix}/avg_at_{self.samples}": sum(map(average_at_k, rows)) / n,
+            f"{prefix}/pass_at_{self.samples}": sum(map(pass_at_k, rows)) / n,
+            f"{prefix}/maj_at_{self.samples}": sum(map(majority_at_k, rows)) / n,
         }
         if self.greedy:
-            metrics[f"{prefix}/greedy"] = sum(g is not None and g.correct for _, g in rows) / n
+            right = [one.greedy is not None and one.greedy.verdict.correct for one in answers]
+            metrics[f"{prefix}/greedy"] = sum(right) / n
         return metrics

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -15,6 +17,9 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as _CAUSAL_LMS,
 )
 from transformers.utils.hub import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
@@ -25,6 +30,13 @@ from cooper.rng import generator
 ADAPTER_CONFIG = "adapter_config.json"
 
 DType = Literal["float32", "bfloat16", "float16"]
+
+_CAUSAL_NAMES = ("ForCausalLM", "LMHeadModel")
+# What has to be run first where a reward model is wanted and none is there.
+_TRAIN_FIRST = (
+    "train one: `cooper-annotate` labels completions, `cooper-train-reward "
+    "experiment=verifyrm_qwen` learns from them; or use reward=rule, which needs none"
+)
 
 
 def _looks_local(path: str) -> bool:
@@ -59,10 +71,19 @@ def _load(loader: Any, what: str, path: str, key: str, **kwargs: Any) -> Any:
     Raises:
         ModelError: the model, tokenizer or revision cannot be loaded.
     """
+    folder = _folder(path, key)
     try:
-        return loader.from_pretrained(_folder(path, key), **kwargs)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"{key}={path}: cannot load the {what}: {_first_line(error)}") from error
+        return loader.from_pretrained(folder, **kwargs)
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        mend = ""
+        if isinstance(error, OSError) and not Path(folder).exists():
+            mend = (
+                "; check the id, the network and, for a gated model, HF_TOKEN, or give a local "
+                "folder"
+            )
+        raise ModelError(
+            f"{key}={path}: cannot load the {what}: {_first_line(error).rstrip('.')}{mend}"
+        ) from error
 
 
 def adapter_base(
@@ -95,28 +116,66 @@ def adapter_base(
     return str(base), config.get("revision")
 
 
-def _model(loader: Any, what: str, path: str, key: str, **options: Any) -> tuple[Any, set[str]]:
+@dataclass(frozen=True)
+class _Stored:
+    """How a folder's weights fit its model."""
+
+    missing: frozenset[str]
+    other_sizes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]  # stored, needed
+
+    def require(self, path: str, key: str, but: str = "") -> None:
+        """Check that no weight is left to chance, except those whose names begin with `but`.
+
+        Raises:
+            ModelError: weights are missing, or have other sizes than config.json says.
+        """
+        for name, (stored, needed) in sorted(self.other_sizes.items()):
+            raise ModelError(
+                f"{key}={path}: {name} is stored as {stored} where config.json makes it {needed}; "
+                "give a folder whose config.json belongs to its weights"
+            )
+        missing = sorted(n for n in self.missing if not (but and n.startswith(but)))
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ModelError(
+                f"{key}={path}: weights are missing ({missing[0]}{more}) and would be random; give "
+                "a folder with all of them"
+            )
+
+
+def _weigh(loader: Any, what: str, path: str, key: str, **options: Any) -> tuple[Any, _Stored]:
+    model, info = _load(
+        loader,
+        what,
+        path,
+        key,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # transformers' own error does not say which
+        **options,
+    )
+    sizes = {name: (tuple(a), tuple(b)) for name, a, b in info["mismatched_keys"]}
+    return model, _Stored(frozenset(info["missing_keys"]), sizes)
+
+
+def _model(loader: Any, what: str, path: str, key: str, **options: Any) -> tuple[Any, _Stored]:
     """Load a model, or a base with peft's additions merged into it.
 
     Returns:
-        the model, and the names of weights that it needs and were not there.
+        the model, and how what was stored fits it.
 
     Raises:
         ModelError: it cannot be loaded.
     """
     base = adapter_base(path, revision=options["revision"], key=key)
     if base is None:
-        model, info = _load(loader, what, path, key, output_loading_info=True, **options)
-        return model, set(info["missing_keys"])
+        return _weigh(loader, what, path, key, **options)
     from peft import PeftModel
 
     where = f"{key}={path}: base_model_name_or_path"
     revision = options.pop("revision")
     if loader is AutoModelForSequenceClassification:
         options["num_labels"] = 1
-    model, info = _load(
-        loader, what, base[0], where, output_loading_info=True, revision=base[1], **options
-    )
+    model, stored = _weigh(loader, what, base[0], where, revision=base[1], **options)
     try:
         wrapped = PeftModel.from_pretrained(model, _folder(path, key), revision=revision)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -124,9 +183,13 @@ def _model(loader: Any, what: str, path: str, key: str, **options: Any) -> tuple
             f"{key}={path}: the adapter does not fit {base[0]} ({_first_line(error)}); give it "
             "its own base"
         ) from error
-    heads = set[str]() if wrapped.active_peft_config.task_type == "SEQ_CLS" else {"score"}
-    missing = {name for name in info["missing_keys"] if name.split(".")[0] in heads}
-    return wrapped.merge_and_unload(), missing
+    if wrapped.active_peft_config.task_type == "SEQ_CLS":  # brings the head that the base lacks
+        own = [n for n in (*stored.missing, *stored.other_sizes) if n.startswith("score.")]
+        stored = _Stored(
+            stored.missing.difference(own),
+            {n: sizes for n, sizes in stored.other_sizes.items() if n not in own},
+        )
+    return wrapped.merge_and_unload(), stored
 
 
 def load_json(path: str, name: str, *, revision: str | None = None) -> dict[str, Any] | None:
@@ -143,6 +206,27 @@ def load_json(path: str, name: str, *, revision: str | None = None) -> dict[str,
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _require_writer(config: PretrainedConfig, path: str, key: str) -> None:
+    """Check that a model writes text from left to right, which transformers does not.
+
+    It loads an encoder or a classifier as a causal language model too, with weights left out.
+
+    Raises:
+        ModelError: it is of another architecture.
+    """
+    names = [str(name) for name in getattr(config, "architectures", None) or ()]
+    own_code = "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
+    known = {*_CAUSAL_LMS.values()}
+    writes = own_code or not names
+    writes = writes or any(name in known or name.endswith(_CAUSAL_NAMES) for name in names)
+    if not writes or getattr(config, "is_encoder_decoder", False):
+        held = ", ".join(names) or config.model_type
+        raise ModelError(
+            f"{key}={path}: holds a {held}, which does not write text from left to right; give a "
+            "causal language model (...ForCausalLM)"
+        )
 
 
 def load_config(
@@ -169,7 +253,7 @@ def load_tokenizer(
     Padding is masked everywhere, so the id does not matter; the end-of-sequence token serves.
 
     Raises:
-        ModelError: it cannot be loaded, or has no end-of-sequence token.
+        ModelError: it cannot be loaded, has no vocabulary, or no end-of-sequence token.
     """
     base = adapter_base(path, revision=revision, key=key)
     folder = Path(path).expanduser()
@@ -183,8 +267,17 @@ def load_tokenizer(
         revision=revision,
         trust_remote_code=trust_remote_code,
     )
+    if not tokenizer("What is 1 + 1?", add_special_tokens=False)["input_ids"]:
+        # Where its files are missing, transformers makes an empty one of the model's class.
+        raise ModelError(
+            f"{key}={path}: the tokenizer has no vocabulary; give a folder with its files "
+            "(tokenizer.json, tokenizer_config.json)"
+        )
     if tokenizer.eos_token_id is None:
-        raise ModelError(f"{key}={path}: the tokenizer has no end-of-sequence token")
+        raise ModelError(
+            f"{key}={path}: the tokenizer has no end-of-sequence token, so no completion would "
+            "end; name its eos_token in tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -211,18 +304,20 @@ def load_causal_lm(
         key: the setting's name, for error messages.
 
     Raises:
-        ModelError: it cannot be loaded.
+        ModelError: it cannot be loaded, is of another architecture, or lacks weights.
     """
-    model, _ = _model(
+    origin: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    _require_writer(load_config(path, key=key, **origin), path, key)
+    model, stored = _model(
         AutoModelForCausalLM,
         "causal language model",
         path,
         key,
-        revision=revision,
         dtype=getattr(torch, dtype),
         attn_implementation=attn_implementation,
-        trust_remote_code=trust_remote_code,
+        **origin,
     )
+    stored.require(path, key)
     return model
 
 
@@ -252,7 +347,7 @@ def load_reward_model(
     Raises:
         ModelError: it cannot be loaded, has more than one label, or its head is missing.
     """
-    model, missing = _model(
+    model, stored = _model(
         AutoModelForSequenceClassification,
         "reward model",
         path,
@@ -263,18 +358,24 @@ def load_reward_model(
         trust_remote_code=trust_remote_code,
         **({} if new_head_seed is None else {"num_labels": 1}),
     )
-    head_missing = any("score" in name for name in missing)
+    if not hasattr(model, "score"):
+        raise ModelError(
+            f"{key}={path}: a {type(model).__name__} has no score layer on the last token; give a "
+            "classifier on a decoder, such as Qwen2ForSequenceClassification"
+        )
+    head_missing = "score.weight" in stored.missing
     if head_missing and new_head_seed is None:
         raise ModelError(
-            f"{key}={path}: holds no trained reward head (score.weight is missing); train one: "
-            "`cooper-annotate` labels completions, `cooper-train-reward "
-            "experiment=verifyrm_qwen` learns from them; or use reward=rule, which needs none"
+            f"{key}={path}: holds no trained reward head (score.weight is missing); {_TRAIN_FIRST}"
         )
-    if model.config.num_labels != 1:
+    sizes = stored.other_sizes.get("score.weight")
+    labels = sizes[0][0] if sizes else model.config.num_labels
+    if labels != 1:
         raise ModelError(
-            f"{key}={path}: the classifier has {model.config.num_labels} labels where a reward "
-            "model has 1; give a one-label sequence classifier"
+            f"{key}={path}: the classifier has {labels} labels where a reward model has 1; "
+            f"{_TRAIN_FIRST}"
         )
+    stored.require(path, key, but="score.")
     if head_missing and new_head_seed is not None:
         rng = generator(new_head_seed, "reward head")
         weight = torch.empty(model.score.weight.shape).normal_(
@@ -283,6 +384,23 @@ def load_reward_model(
         with torch.no_grad():
             model.score.weight.copy_(weight)
     return model
+
+
+def check_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str, key: str
+) -> None:
+    """Check that the model has a row of its embedding for every token.
+
+    Raises:
+        ModelError: it has not; such a token would end the run when it first comes.
+    """
+    rows = cast(Any, model.get_input_embeddings()).weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{key}={path}: the tokenizer has {len(tokenizer)} tokens and the model's embedding "
+            f"{rows} rows; give the model's own tokenizer, or resize the embedding with "
+            "model.resize_token_embeddings(len(tokenizer)) and save it"
+        )
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.functional import entropy_from_logits, pad_sequences, selective_log_softmax
 from cooper.models.adapted import Adapted
-from cooper.models.loading import pad_id
+from cooper.models.loading import DType, check_vocabulary, load_causal_lm, load_tokenizer, pad_id
 from cooper.types import Rollouts
 
 
@@ -44,6 +45,42 @@ class Policy(Adapted):
     ) -> None:
         super().__init__(model, tokenizer)
         self.temperature = temperature
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        revision: str | None = None,
+        temperature: float = 1.0,
+        dtype: DType = "float32",
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> Policy:
+        """Load a policy with its tokenizer from a folder or the hub, on the CPU.
+
+        Args:
+            path: folder in ``save_pretrained`` form, or hub id.
+            revision: commit, tag or branch on the hub.
+            temperature: that of the sampling.
+            dtype: of the weights; what is trained needs float32.
+            attn_implementation: as in transformers.
+            trust_remote_code: run code from the model's repository; only where you trust it.
+
+        Raises:
+            ModelError: model or tokenizer cannot be loaded.
+        """
+        source: dict[str, Any] = {
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "key": "path",
+        }
+        model = load_causal_lm(
+            str(path), dtype=dtype, attn_implementation=attn_implementation, **source
+        )
+        tokenizer = load_tokenizer(str(path), **source)
+        check_vocabulary(model, tokenizer, str(path), "path")
+        return cls(model, tokenizer, temperature)
 
     def acting(self) -> AbstractContextManager[None]:
         """Compute as this policy; :meth:`forward` does so by itself, generation has to."""

@@ -21,6 +21,7 @@ from cooper.models.loading import (
     ADAPTER_CONFIG,
     DType,
     adapter_base,
+    check_vocabulary,
     load_causal_lm,
     load_config,
     load_json,
@@ -84,6 +85,9 @@ class RewardModel(Adapted):
         self.batch_tokens = batch_tokens
         self._check(name)
         setattr(model.config, RECORD, self.record())
+        if getattr(model.config, "pad_token_id", None) is None:
+            # transformers' own classifiers find a batch's last tokens by it.
+            model.config.pad_token_id = pad_id(tokenizer)
 
     @classmethod
     def from_pretrained(
@@ -150,6 +154,7 @@ class RewardModel(Adapted):
         if beside is not None:
             setattr(model.config, RECORD, beside)
         tokenizer = load_tokenizer(path, key=key, **source)
+        check_vocabulary(model, tokenizer, path, key)
         return cls(model, tokenizer, template, batch_tokens, head).eval()
 
     def record(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from cooper.errors import ConfigError
 from cooper.report.runs import Run
 
 # Where a run stands, what it is called and what it writes down: none of it moves a curve.
-IGNORED = ("name", "ckpt_path", "quiet", "paths", "logger", "rollouts", "checkpoints")
+IGNORED = ("name", "ckpt_path", "quiet", "paths", "logger", "rollouts", "checkpoints", "export")
 NOT_SET, VARIES = "not set", "varies"
 _LONG = 3  # keys in a label
 
