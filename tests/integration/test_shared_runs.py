@@ -37,6 +37,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
     texts = [f"{row['question']} \\boxed{{{row['answer']}}}" for row in rows]
     write_policy(folder / "base", texts)
+    write_policy(folder / "other", texts)
     write_reward_model(folder / "whole", texts)
     overrides = [
         f"data.train={folder}/labelled.jsonl", f"backbone.path={folder}/base", "adapter=lora",
@@ -116,14 +117,16 @@ def test_the_assistant_is_the_base(cli: Any, models: Path, tmp_path: Path) -> No
         (["adapter@reward_model_adapter=full"], "reward_model_adapter=cooper.models.adapters.Full"),
         (["reward_objective.ema_decay=0.9"], "reward_objective.ema_decay=0.9: the moving average"),
         (["reward_model.path=WHOLE"], "a whole model, and model=shared needs additions"),
-        (["policy.path=WHOLE"], "its additions belong to"),
+        (["policy.path=OTHER"], "its additions belong to"),
     ],
 )
 def test_what_one_base_cannot_do(
     cli: Any, models: Path, tmp_path: Path, more: list[str], message: str
 ) -> None:
     (tmp_path / "parity.py").write_text(PARITY)
-    more = [one.replace("WHOLE", str(models / "whole")) for one in more]
+    places = {"WHOLE": models / "whole", "OTHER": models / "other"}
+    for name, place in places.items():
+        more = [one.replace(name, str(place)) for one in more]
     result = cli(*overrides(models, "paths.run_dir=r", *more), small=False)
     assert result.code == 2
     assert message in result.err

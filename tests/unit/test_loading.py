@@ -23,11 +23,11 @@ from transformers import (
 from cooper.errors import ModelError
 from cooper.models import (
     Policy,
-    check_vocabulary,
     load_causal_lm,
     load_reward_model,
     load_tokenizer,
 )
+from cooper.models.loading import check_vocabulary
 from cooper.models.tiny import TinyModel
 
 

@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cooper.data import PromptBuilder
 from cooper.errors import DataError
+from cooper.testing import tiny_tokenizer
 from cooper.types import Problem
 
 PROBLEM = Problem("p", "What is 3 + 4?", "7")
@@ -85,3 +86,32 @@ def test_what_the_data_bring_is_not_doubled(chat: PreTrainedTokenizerBase) -> No
     assert builder.text(own) == "<system>Be brief.<user>Add. Think.<assistant>"
     builder = PromptBuilder(chat, instruction="Think.", system_prompt="Be kind.")
     assert builder.text(own) == "<system>Be kind.<user>Add. Think.<assistant>"
+
+
+def test_keywords_of_the_template(chat: PreTrainedTokenizerBase) -> None:
+    chat.chat_template = TEMPLATE + "{% if not thinking %}<no>{% endif %}"
+    text = PromptBuilder(chat, instruction=None, template={"thinking": True}).text(PROBLEM)
+    assert text == "<user>What is 3 + 4?<assistant>"
+    assert PromptBuilder(chat, instruction=None).text(PROBLEM).endswith("<no>")
+
+
+def test_a_template_that_refuses_is_told(chat: PreTrainedTokenizerBase) -> None:
+    """As Gemma's does with a system message."""
+    chat.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+        + TEMPLATE
+    )
+    assert PromptBuilder(chat).text(PROBLEM)
+    with pytest.raises(DataError, match=r"p: .*refuses.*no system.*prompt\.system_prompt"):
+        PromptBuilder(chat, system_prompt="Be kind.").text(PROBLEM)
+
+
+def test_a_base_model_gets_the_token_that_begins_a_text() -> None:
+    llama = tiny_tokenizer(["What is 3 + 4?"], family="llama")
+    instruct = PromptBuilder(llama, instruction=None)(PROBLEM)
+    assert instruct.ids.count(llama.bos_token_id) == 1  # by its template
+    llama.chat_template = None
+    base = PromptBuilder(llama, instruction=None)(PROBLEM)
+    assert base.ids[0] == llama.bos_token_id
+    assert base.ids.count(llama.bos_token_id) == 1
+    assert llama.decode(base.ids, skip_special_tokens=True) == base.text == "What is 3 + 4?\n"

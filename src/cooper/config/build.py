@@ -33,13 +33,12 @@ from cooper.fitting import QUIET, placed
 from cooper.models import (
     Policy,
     RewardModel,
-    check_vocabulary,
     load_causal_lm,
     load_reward_model,
     load_tokenizer,
 )
 from cooper.models.adapters import Adapter, LoraAdapter
-from cooper.models.loading import DType
+from cooper.models.loading import DType, check_vocabulary
 from cooper.models.reward_model import NoRecord
 from cooper.models.shared import share_base
 from cooper.models.sources import FirstStage, Pretrained, WarmStarted

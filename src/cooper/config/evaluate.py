@@ -26,7 +26,7 @@ from cooper.evaluation.answers import Answerer
 from cooper.evaluation.benchmark import BenchmarkRun, summarise_answers
 from cooper.files import write_atomically
 from cooper.models import Policy, load_causal_lm, load_tokenizer
-from cooper.models.loading import DType
+from cooper.models.loading import DType, check_vocabulary
 from cooper.progress import set_quiet
 from cooper.report.benchmarks import markdown, narrow, side_by_side
 from cooper.report.markdown import markdown_table
@@ -151,9 +151,13 @@ def origin(cfg: DictConfig) -> tuple[str, dict[str, Any]]:
                 f"{', '.join(f'{step:06d}' for step in steps) or 'none'}"
             )
         path = str(folder / "policy")
-    defaults = {"system_prompt": None, "instruction": BOXED_INSTRUCTION}
+    defaults: dict[str, Any] = {
+        "system_prompt": None,
+        "instruction": BOXED_INSTRUCTION,
+        "template": {},
+    }
     prompt = {
-        key: own.get(key, default) if cfg.prompt[key] == AUTO else cfg.prompt[key]
+        key: own.get(key, default) if cfg.prompt[key] == AUTO else plain(cfg.prompt[key])
         for key, default in defaults.items()
     }
     return path, prompt
@@ -199,6 +203,7 @@ def load(cfg: DictConfig, path: str) -> Policy:
     weights = load_causal_lm(
         path, dtype=cast(DType, dtype), attn_implementation=model.attn_implementation, **source
     )
+    check_vocabulary(weights, tokenizer, path, "model.path")
     policy = Policy(weights, tokenizer)
     policy.freeze()
     try:

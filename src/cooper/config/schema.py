@@ -40,6 +40,7 @@ class Prompt:
     system_prompt: str | None = None
     instruction: str | None = None
     max_tokens: int = 1024
+    template: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -356,6 +357,7 @@ class EvalPrompt:
 
     system_prompt: str | None = "auto"
     instruction: str | None = "auto"
+    template: Any = "auto"
 
 
 @dataclass

@@ -38,12 +38,12 @@ from cooper.errors import CheckpointError, DataError
 from cooper.files import write_atomically
 from cooper.models import (
     RewardModel,
-    check_vocabulary,
     load_causal_lm,
     load_reward_model,
     load_tokenizer,
 )
 from cooper.models.adapters import Adapter
+from cooper.models.loading import check_vocabulary
 from cooper.models.reward_heads import ImplicitHead, RewardHead
 from cooper.models.reward_model import RECORD, attach_reference, recorded_form
 from cooper.models.reward_template import RewardTemplate

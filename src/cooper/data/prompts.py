@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from cooper.data.mixture import select
@@ -25,6 +27,7 @@ class PromptBuilder:
         instruction: appended to the question after an empty line, unless the question holds it
             already, or asks for a box itself (``\boxed{}``, as veRL's data do); None: nothing.
         max_tokens: longest prompt; 0: no limit. See :meth:`fitting`.
+        template: keywords of the chat template, such as ``{"enable_thinking": False}``.
     """
 
     def __init__(
@@ -33,14 +36,20 @@ class PromptBuilder:
         system_prompt: str | None = None,
         instruction: str | None = BOXED_INSTRUCTION,
         max_tokens: int = 0,
+        template: Mapping[str, Any] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.system_prompt = system_prompt
         self.instruction = instruction
         self.max_tokens = max_tokens
+        self.template = dict(template or {})
 
     def text(self, problem: Problem) -> str:
-        """The prompt as text."""
+        """The prompt as text.
+
+        Raises:
+            DataError: the chat template refuses it.
+        """
         question, system = problem.question, self.system_prompt
         if system is None:
             system = problem.meta.get("system_prompt")
@@ -52,18 +61,32 @@ class PromptBuilder:
         messages = [{"role": "user", "content": question}]
         if system is not None:
             messages.insert(0, {"role": "system", "content": system})
-        return str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **self.template
+                )
+            )
+        except TemplateError as error:
+            mend = "" if system is None else "; some templates know no system message"
+            raise DataError(
+                f"{problem.id}: the policy's chat template refuses the prompt ({error}){mend}: "
+                "see prompt.system_prompt and prompt.template"
+            ) from error
 
     def _instructs(self, question: str) -> bool:
         instruction = self.instruction or ""
         return instruction in question or (_BOX in question and _BOX in instruction)
 
     def __call__(self, problem: Problem) -> Prompt:
-        """The prompt as text and ids. The template brings its own special tokens."""
+        """The prompt as text and ids.
+
+        The template brings its own special tokens; without one the tokenizer adds what it puts
+        before a text, as a Llama's base was trained with.
+        """
         text = self.text(problem)
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        add = not self.tokenizer.chat_template
+        ids = self.tokenizer(text, add_special_tokens=add)["input_ids"]
         return Prompt(problem, text, tuple(ids))
 
     def fitting(self, problems: Sequence[Problem], key: str) -> tuple[Sequence[Problem], int]:

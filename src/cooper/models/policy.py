@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.functional import entropy_from_logits, pad_sequences, selective_log_softmax
 from cooper.models.adapted import Adapted
-from cooper.models.loading import DType, load_causal_lm, load_tokenizer, pad_id
+from cooper.models.loading import DType, check_vocabulary, load_causal_lm, load_tokenizer, pad_id
 from cooper.types import Rollouts
 
 
@@ -78,7 +78,9 @@ class Policy(Adapted):
         model = load_causal_lm(
             str(path), dtype=dtype, attn_implementation=attn_implementation, **source
         )
-        return cls(model, load_tokenizer(str(path), **source), temperature)
+        tokenizer = load_tokenizer(str(path), **source)
+        check_vocabulary(model, tokenizer, str(path), "path")
+        return cls(model, tokenizer, temperature)
 
     def acting(self) -> AbstractContextManager[None]:
         """Compute as this policy; :meth:`forward` does so by itself, generation has to."""

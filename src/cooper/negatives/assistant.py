@@ -9,8 +9,8 @@ import torch
 
 from cooper.data.prompts import PromptBuilder
 from cooper.errors import ConfigError
-from cooper.models import Policy, check_vocabulary, load_causal_lm, load_tokenizer
-from cooper.models.loading import DType
+from cooper.models import Policy, load_causal_lm, load_tokenizer
+from cooper.models.loading import DType, check_vocabulary
 from cooper.negatives.base import NegativeGenerator
 from cooper.negatives.rewriting import PROMPT, check_settings, filled, longest_that_fits
 from cooper.samplers import HFSampler, Sampler
