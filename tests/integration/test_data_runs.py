@@ -1,4 +1,4 @@
-"""cooper-train on tables: a folder in the hub's form, a mixture gone on with, the account of the data."""
+"""cooper-train on tables: a folder in the hub's form, a mixture gone on with, data.json."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = f"{split}-00000-of-00001.parquet"
         Dataset.from_list(part).to_parquet(str(folder / "gsm8k" / "main" / name))
     (folder / "gsm8k" / "README.md").write_text(
-        "---\nconfigs:\n- config_name: main\n  data_files:\n  - split: train\n    path: main/train-*\n"
+        "---\nconfigs:\n- config_name: main\n  data_files:\n"
+        "  - split: train\n    path: main/train-*\n"
         "  - split: test\n    path: main/test-*\n---\n"
     )
     other = [
@@ -118,7 +119,8 @@ def test_a_mixture_goes_on_in_mid_epoch(cli: Any, made: Path, tmp_path: Path) ->
         (["data.train.path=MADE/none"], "no such file"),
         (["data.train.path=MADE/other.jsonl", "data.train.question_column=q"],
          "no column q (found: prompt, solution); name yours with question_column"),
-        (["data.train.path=openai/none", "data.train.revision=v1"], "cannot be loaded at revision=v1"),
+        (["data.train.path=openai/none", "data.train.revision=v1"],
+         "cannot be loaded at revision=v1"),
         (["data.train.path=MADE/other.jsonl", "prompt.max_tokens=3"], "all 5 prompts are longer"),
         (["data.train.path=MADE/other.jsonl", "data.drop_overlap=yes"], "data.drop_overlap="),
         ([], "data.train.path=???: a value is needed; give data.train.path=HUB_ID"),
