@@ -44,9 +44,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [f"{question} So the answer is \\boxed{{{answer}}}." for question, answer in PROBLEMS]
     write_policy(folder / "checkpoints" / "policy", texts)
     write_reward_model(folder / "checkpoints" / "reward_model", texts)
-    for name, columns in (("train", ("question", "answer")), ("trl", ("prompt", "solution"))):
-        rows = [json.dumps(dict(zip(columns, problem, strict=True))) for problem in PROBLEMS]
-        (folder / f"{name}.jsonl").write_text("\n".join(rows), "utf-8")
+    rows = [json.dumps({"question": question, "answer": answer}) for question, answer in PROBLEMS]
+    (folder / "train.jsonl").write_text("\n".join(rows), "utf-8")
     return folder
 
 
@@ -87,11 +86,10 @@ def test_lightning_trains_for_two_steps_and_saves_both_models(folder: Path) -> N
     told = run(
         EXAMPLES["Both models in your own Lightning Trainer"],
         folder,
-        "[module.rl_step, len(module.last.verdicts), sorted(module.last.metrics),"
-        " trainer.logged_metrics == {}, type(module.reference).__name__]",
+        "[module.rl_step, len(module.last.verdicts), sorted(module.last.metrics)]",
     )
-    steps, verdicts, metrics, _, reference = told
-    assert (steps, verdicts, reference) == (2, 8, "Policy")
+    steps, verdicts, metrics = told
+    assert (steps, verdicts) == (2, 8)
     assert {"reward/mean", "policy/kl", "verifier/accuracy", "pairs/built"} <= set(metrics)
     moved = load_file(folder / "policy" / "model.safetensors")
     start = load_file(folder / "checkpoints" / "policy" / "model.safetensors")
@@ -99,10 +97,19 @@ def test_lightning_trains_for_two_steps_and_saves_both_models(folder: Path) -> N
     assert any(not torch.equal(moved[name], start[name]) for name in start)
     assert (folder / "reward_model" / "config.json").is_file()
     assert (folder / "policy" / "tokenizer.json").is_file()
+    assert list((folder / "lightning_logs").glob("*/events*"))  # MetricsLog told the logger
 
 
 @pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed")
-def test_trl_trains_for_two_steps_on_both_rewards(folder: Path) -> None:
+@pytest.mark.parametrize("form", ["text", "chat"])
+def test_trl_trains_for_two_steps_on_both_rewards(folder: Path, form: str) -> None:
+    rows = []
+    for number, (question, answer) in enumerate(PROBLEMS):
+        chat = [{"role": "user", "content": question}]
+        # A row without a reference has no reward of ours: None, which TRL leaves out.
+        solution = None if form == "chat" and number == 0 else answer
+        rows.append({"prompt": chat if form == "chat" else question, "solution": solution})
+    (folder / "trl.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     steps, logs = run(
         EXAMPLES["In TRL"], folder, "[trainer.state.global_step, trainer.state.log_history]"
     )

@@ -229,6 +229,7 @@ def test_others_stand_in_while_it_is_down(make_rollouts: MakeRollouts) -> None:
     )
     with pytest.warns(UserWarning, match="until it answers"):
         assert pairs_of(mixed, make_rollouts) == {"built": 6}
+    assert part._end is not None  # it was told of the step
     mixed.close()
 
 

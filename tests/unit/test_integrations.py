@@ -164,6 +164,8 @@ def test_verl_scores_by_the_model_and_names_a_missing_question(
         got = threads.map(lambda text: call("mine", text, "7", {"question": "3 + 4?"}), texts)
         assert list(got) == pytest.approx(expected, abs=1e-6)
     assert len(verl._MADE.models) == 1
+    again = call("mine", texts[3], "3 + 4 = 7\n#### 7", {"question": "3 + 4?"})
+    assert again == pytest.approx(expected[3], abs=1e-6)
     with pytest.raises(DataError, match=r"data_source=mine: .*'question' \(it holds: index\)"):
         call("mine", "7", "7", {"index": 3})
     with pytest.raises(DataError, match="it holds: nothing"):
@@ -198,6 +200,30 @@ def test_the_thing_is_made_once_for_all_threads_and_closed_once() -> None:
     one.close()
     assert (len(made), made[0].closed) == (1, 1)
     assert one.get() is made[1]
+    one.close()
+
+
+def get_and_close(one: PerProcess[Told]) -> None:
+    """In a forked process: the thing is this process's own."""
+    one.get().asked.append(("here", "", ""))
+    assert one.get().asked == [("here", "", "")]
+    one.close()
+
+
+def test_a_fork_while_a_thread_makes_the_thing_leaves_no_lock_behind() -> None:
+    one = PerProcess(Told)
+    one.get().asked.append(("parent", "", ""))
+    context: Any = multiprocessing.get_context("fork")
+    with one._lock:  # as another thread may hold it
+        process = context.Process(target=get_and_close, args=(one,))
+        process.start()
+        process.join(30)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    assert process.exitcode == 0
+    assert one.get().asked == [("parent", "", "")]
+    assert one.get().closed == 0
     one.close()
 
 

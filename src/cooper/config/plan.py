@@ -46,6 +46,7 @@ CHARACTERS_A_TOKEN = 3
 # A reward model's row beside question and completion: the template's own text and an answer.
 ROW_OVERHEAD = 96
 NOT_MODELLED = (
+    "the stages before RL",
     "what the allocator wastes, and workspaces of kernels beyond the CUDA context",
     "what the rest of the program holds: texts, verifiers, figures",
     "communication between GPUs, other than its buffers",
@@ -103,6 +104,7 @@ def check(cfg: DictConfig) -> None:
         )
     active = relevant(cfg)
     active.data.train = active.data.val = active.data.test = None
+    active.annotation = active.reward_training = None  # the stages before RL are not planned
     check_parts(active)
     cross_check(active)
     own = cfg.plan

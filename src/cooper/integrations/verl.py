@@ -66,7 +66,7 @@ def compute_score(
     Args:
         data_source: the row's data set; not read.
         solution_str: the completion.
-        ground_truth: the reference answer; a worked solution is cut to its final answer.
+        ground_truth: the reference answer, or a worked solution that ends with it.
         extra_info: more of the row; not read.
         undecided: the reward of UNDECIDED; veRL knows no completion without a reward.
         workers: worker processes of this process's verifier. This and `undecided` are set by
@@ -81,7 +81,7 @@ def compute_score(
         if made is None:
             made = PerProcess(functools.partial(MathVerifier, workers=workers))
             _MADE.verifiers[workers] = made
-    (verdict,) = made.get().verify([solution_str], [final_answer(str(ground_truth))])
+    (verdict,) = made.get().verify([solution_str], [str(ground_truth)])
     return _figures(verdict, undecided)
 
 
