@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 from small_runs import metrics_of
 
 from cooper.cli.eval import main
 from cooper.evaluation.answers import Answerer
 from cooper.journal import Journal
+from cooper.models import load_causal_lm, load_tokenizer
+from cooper.models.adapters import LoraAdapter
 from cooper.testing import write_policy
 
 SETS = ("gsm8k", "svamp", "math500", "olympiadbench_en", "math_odyssey")
@@ -120,6 +125,51 @@ def test_killed_and_gone_on_with(
     assert "answers to another set called gsm8k" in said
 
 
+def test_killed_by_the_system(run: Any, model: Path, tmp_path: Path) -> None:
+    options = (f"model.path={model}", "only=[gsm8k,svamp]", "max_new_tokens=40", "batch_size=1")
+    sets = [f"sets.{name}.path={ROWS / name}.jsonl" for name in SETS]
+    command = [sys.executable, "-m", "cooper.cli.eval", *sets, "samples=4", "bootstrap=50"]
+    written = tmp_path / "killed" / "completions.jsonl"
+    process = subprocess.Popen(
+        [*command, *options, "output=killed", "quiet=true"], cwd=tmp_path, stdout=subprocess.DEVNULL
+    )
+    try:
+        end = time.monotonic() + 120
+        while not (written.is_file() and written.read_bytes().count(b"\n") >= 2):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "killed" / "results.json").exists()
+    for output in ("killed", "whole"):
+        code, said = run(*options, f"output={output}")
+        assert code == 0, said
+    assert results(tmp_path / "whole")["sets"] == results(tmp_path / "killed")["sets"]
+    assert written.read_bytes() == (tmp_path / "whole" / "completions.jsonl").read_bytes()
+
+
+def test_an_adapter_answers_as_the_merged_model(run: Any, model: Path, tmp_path: Path) -> None:
+    base = load_causal_lm(str(model))
+    adapted = LoraAdapter(rank=2).attach(base, seed=0)
+    rng = torch.Generator().manual_seed(0)
+    for name, weight in base.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.5, generator=rng)
+    adapted.save(tmp_path / "adapter")
+    load_tokenizer(str(model)).save_pretrained(tmp_path / "merged")
+    adapted.merged().save_pretrained(tmp_path / "merged")
+    answered = []
+    for path in (model, tmp_path / "adapter", tmp_path / "merged"):
+        code, said = run(f"model.path={path}", f"output=out_{path.name}", "only=[gsm8k]")
+        assert code == 0, said
+        rows = (tmp_path / f"out_{path.name}" / "completions.jsonl").read_text().splitlines()
+        answered.append([json.loads(row)["greedy"]["completion"] for row in rows])
+    assert answered[1] == answered[2]
+    assert answered[0] != answered[1]
+
+
 def test_side_by_side(run: Any, model: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(model, other)
@@ -130,6 +180,19 @@ def test_side_by_side(run: Any, model: Path, tmp_path: Path) -> None:
     table = (tmp_path / "c" / "comparison.md").read_text()
     assert "| model | gsm8k | svamp | mean |" in table
     assert table.count("| - |") >= 1  # a mean over other sets would say nothing
+    assert "differ" not in said + table
+    assert run(f"model.path={other}", "output=d", "only=[gsm8k]", "sets.gsm8k.limit=2",
+               "temperature=0.5")[0] == 0  # fmt: skip
+    code, said = run("compare=[a,d]", "output=c")
+    assert code == 0, said
+    table = (tmp_path / "c" / "comparison.md").read_text()
+    for line in (
+        f"temperature: 0.7 ({model}), 0.5 ({other})",
+        f"problems of gsm8k: 4 ({model}), 2 ({other})",
+    ):
+        assert f"- {line}\n" in table
+        assert f"the rows differ in more than the model: {line}" in said
+    assert "top_p" not in table
     code, said = run("compare=[a,none]", "output=c")
     assert code == 2
     assert "none/results.json: holds no results" in said
@@ -139,11 +202,13 @@ def test_a_run_and_its_checkpoints(cli: Any, run: Any, tmp_path: Path) -> None:
     made = cli("paths.run_dir=r", "reward=rule", "checkpoints.every=2", "checkpoints.keep_last=0",
                "prompt.instruction=Count.")  # fmt: skip
     assert made.code == 0, made.err
-    for name, where in (("r", "r/policy"), ("r/checkpoints/000002", "r/checkpoints/000002/policy")):
-        code, said = run(f"model.path={name}", f"output=out_{where[2:].replace('/', '_')}",
-                         "only=[svamp]")  # fmt: skip
+    step = "r/checkpoints/000002"
+    given = {"r": "r/policy", "r/policy": "r/policy", step: f"{step}/policy"}
+    given[f"{step}/policy"] = f"{step}/policy"
+    for number, (name, where) in enumerate(given.items()):
+        code, said = run(f"model.path={name}", f"output=out_{number}", "only=[svamp]")
         assert code == 0, said
-        found = tmp_path / f"out_{where[2:].replace('/', '_')}"
+        found = tmp_path / f"out_{number}"
         assert results(found)["weights"] == where
         settings = json.loads((found / "settings.json").read_text())
         assert settings["prompt.instruction"] == "Count."  # the run's own

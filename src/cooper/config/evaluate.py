@@ -28,7 +28,7 @@ from cooper.files import write_atomically
 from cooper.models import Policy, load_causal_lm, load_tokenizer
 from cooper.models.loading import DType, check_vocabulary
 from cooper.progress import set_quiet
-from cooper.report.benchmarks import markdown, narrow, side_by_side
+from cooper.report.benchmarks import markdown, narrow, side_by_side, unlike
 from cooper.report.markdown import markdown_table
 from cooper.resumable import ResumableFolder
 from cooper.run_folder import RunFolder
@@ -134,8 +134,10 @@ def origin(cfg: DictConfig) -> tuple[str, dict[str, Any]]:
     """
     path = str(cfg.model.path)
     given = Path(path).expanduser()
+    if given.name == "policy" and _run_around(given.parent).metrics.is_file():
+        given = given.parent  # the run's own weights by their folder: the same prompts
     inside = given.parent.name == "checkpoints"
-    run = RunFolder(given.parent.parent if inside else given)
+    run = _run_around(given)
     own: dict[str, Any] = {}
     if run.config.is_file() and not (given / "config.json").is_file():
         saved = OmegaConf.load(run.config)
@@ -161,6 +163,11 @@ def origin(cfg: DictConfig) -> tuple[str, dict[str, Any]]:
         for key, default in defaults.items()
     }
     return path, prompt
+
+
+def _run_around(folder: Path) -> RunFolder:
+    """The run that a folder is, or is a checkpoint of; it need not be there."""
+    return RunFolder(folder.parent.parent if folder.parent.name == "checkpoints" else folder)
 
 
 def read_sets(cfg: DictConfig) -> dict[str, Sequence[Problem]]:
@@ -291,10 +298,15 @@ def compare(cfg: DictConfig) -> int:
     counts = sorted({found["samples"] for found in results.values()})
     title = f"avg@{'/'.join(map(str, counts))}, percent"
     text = f"# {title}\n\n{markdown_table(heading, rows)}"
+    notes = unlike(results)
+    if notes:
+        text += "\nThe rows differ in more than the model:\n\n" + "".join(f"- {n}\n" for n in notes)
     write_atomically(folder / "comparison.md", text.encode())
     write_atomically(folder / "comparison.json", json.dumps(results, indent=1).encode())
     if not cfg.quiet:
         show(heading, rows, title)
+    for note in notes:
+        print(f"the rows differ in more than the model: {note}")
     print(f"comparison: {folder / 'comparison.md'}", flush=True)
     return 0
 

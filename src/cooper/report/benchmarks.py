@@ -106,3 +106,26 @@ def side_by_side(results: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], l
         mean = sum(there) / len(there) if len(there) == len(sets) else None
         rows.append([label, *("-" if s is None else f"{100 * s:.2f}" for s in (*shares, mean))])
     return ["model", *sets, "mean"], rows
+
+
+def unlike(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What else than the model sets the rows of :func:`side_by_side` apart.
+
+    Args:
+        results: by the name of the row.
+
+    Returns:
+        a line for each setting, and for each set of another number of problems; none: the rows
+        can be compared.
+    """
+    told: dict[str, dict[str, Any]] = {}
+    for label, found in results.items():
+        for key in ("samples", "temperature", "top_p", "max_new_tokens"):
+            told.setdefault(key, {})[label] = found.get(key)
+        for name, figures in found["sets"].items():
+            told.setdefault(f"problems of {name}", {})[label] = figures.get("problems")
+    return [
+        f"{key}: " + ", ".join(f"{value} ({label})" for label, value in values.items())
+        for key, values in told.items()
+        if len(set(values.values())) > 1
+    ]
