@@ -36,7 +36,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 # What may become of a request, beside a right answer; the rest of the probability is "right".
-OUTCOMES = ("lie", "garbage", "rate_limit", "error", "close", "stall")
+OUTCOMES = ("lie", "garbage", "rate_limit", "error", "close", "stall", "cut")
 # The ways of "garbage"; each counts as no answer.
 GARBAGE = ("no json", "cut json", "no choices", "null", "empty", "chatter", "both")
 
@@ -266,6 +266,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         stand_in = self.server.stand_in
+        if stand_in._closing.is_set():  # a connection that the client has kept open
+            self.close_connection = True
+            return
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))))
         if not self.path.endswith("/chat/completions"):
             self.send(404, {"error": {"message": f"no such path: {self.path}"}})
@@ -310,7 +313,8 @@ class _Handler(BaseHTTPRequestHandler):
             if outcome == "stall":
                 stand_in.wait(stand_in.stall_seconds)
             text = stand_in.text(list(body.get("messages", [])), outcome == "lie", rng)
-            self.send(200, completion(text))
+            why = "length" if outcome == "cut" else "stop"
+            self.send(200, completion(text, why))
 
     def garbage(self, kind: str) -> None:
         if kind == "no json":
@@ -339,7 +343,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-def completion(text: str | None) -> dict[str, Any]:
+def completion(text: str | None, why: str = "stop") -> dict[str, Any]:
     """A chat completion in the API's form."""
     return {
         "id": "chatcmpl-0",
@@ -350,7 +354,7 @@ def completion(text: str | None) -> dict[str, Any]:
             {
                 "index": 0,
                 "message": {"role": "assistant", "content": text},
-                "finish_reason": "stop",
+                "finish_reason": why,
             }
         ],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},

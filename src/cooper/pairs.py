@@ -20,6 +20,7 @@ Choice = Literal["random", "first", "shortest", "lowest_scored"]
 _COUNTS = (
     "built",
     "dropped_no_correct",
+    "dropped_no_reply",
     "dropped_no_text",
     "dropped_still_correct",
     "dropped_undecided",
@@ -90,6 +91,7 @@ class PairBuilder:
         built: dict[int, Pair] = {}
         why: dict[int, str] = {}
         waiting = chosen
+        self.negatives.begin()
         for _ in range(self.tries):
             if not waiting:
                 break
@@ -100,7 +102,8 @@ class PairBuilder:
             checked = self._verify(problems, texts, rollouts, verdicts)
             for index, proposal, verdict in zip(waiting, proposals, checked, strict=True):
                 if proposal.text is None or verdict is None:
-                    why[index] = "dropped_no_text"
+                    lost = bool(proposal.failure)
+                    why[index] = "dropped_no_reply" if lost else "dropped_no_text"
                 elif verdict.status is Status.INCORRECT:
                     group = rollouts.groups[rollouts.owners[index]]
                     own = [i for i in group if rollouts.completions[i] == proposal.text]

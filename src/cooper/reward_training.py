@@ -191,6 +191,7 @@ class RewardTraining:
         heldout: Sequence[LabelledCompletion] | None = None,
         adapter: Adapter | None = None,
         log: Log | None = None,
+        merge: bool = True,
     ) -> dict[str, float]:
         """Train, measure on what was held out, save in Hugging Face form.
 
@@ -205,6 +206,7 @@ class RewardTraining:
             heldout: completions to measure on; None: part of `labelled` is kept apart.
             adapter: which weights are trained; by default all.
             log: takes the figures of each step.
+            merge: write a whole model; else LoRA's additions and the score layer alone.
 
         Returns:
             the figures on what was held out, as ``quality.json`` has them.
@@ -223,7 +225,8 @@ class RewardTraining:
             watch = _Watch(apart, self, bar, log)
             fit_steps(module, StepBatches(batches, module.steps), [watch], trainer)
         watch.restore(reward_model)
-        reward_model.merge()
+        if merge:
+            reward_model.merge()
         hardware = {k: v for k, v in trainer.items() if k != "logger"}
         with placed(reward_model, hardware):
             measured = quality(reward_model, apart)

@@ -241,6 +241,7 @@ class Negative:
     text: str | None
     source: str  # provenance: "self", "perturb:answer", ...
     tries: int = 1
+    failure: str = ""  # why whoever was asked gave no reply at all; empty: it did, or nobody was
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,7 @@ class Pairs:
     """The contrastive pairs of one step, and what became of the problems that gave none."""
 
     pairs: tuple[Pair, ...]  # [K]
-    counts: Mapping[str, int]  # built, dropped_no_correct, dropped_still_correct, ...
+    counts: Mapping[str, int]  # built, dropped_no_correct, dropped_no_reply, ...
 
     def __len__(self) -> int:
         """K, the number of pairs."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from cooper.models import Policy
-from cooper.negatives import AssistantNegatives, NegativeGenerator
+from cooper.negatives import AssistantNegatives, ChatNegatives, NegativeGenerator
 from cooper.types import NegativeRequest, Problem, Verdict
+from stand_in_endpoint import StandIn
 
 FOLDER = Path(__file__).resolve().parents[2] / "conf" / "negatives"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -35,15 +38,37 @@ HOSTILE = {
 }
 
 
-def build(path: Path) -> NegativeGenerator:
-    """From its file, beside the only key of the run's that one of them reads."""
-    run = OmegaConf.create({"sampling": {"max_new_tokens": 12}, "negatives": OmegaConf.load(path)})
+class Assistant(StandIn):
+    """Writes what follows from the seed of a request alone."""
+
+    def draw(self, body: Mapping[str, Any]) -> tuple[str, random.Random]:
+        return super().draw(body)[0], random.Random(body["seed"])
+
+    def text(self, messages: list[dict[str, str]], lie: bool, rng: random.Random) -> str:
+        return f"So \\boxed{{{rng.randrange(1000)}}}."
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[StandIn]:
+    with Assistant() as running:
+        yield running
+
+
+def build(path: Path, server: StandIn) -> NegativeGenerator:
+    """From its file, beside the only key of the run's that some of them read."""
+    with initialize_config_dir(str(FOLDER.parent), version_base="1.3"):
+        part = compose(f"{FOLDER.name}/{path.stem}")[FOLDER.name]
+    run = OmegaConf.create({"sampling": {"max_new_tokens": 12}, "negatives": part})
+    if "chat" in run.negatives:
+        run.negatives.chat.base_url, run.negatives.chat.model = server.base_url, "m"
     return instantiate(run.negatives, _convert_="all")
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
-def negatives(request: pytest.FixtureRequest, policy: Policy) -> Iterator[NegativeGenerator]:
-    built = build(request.param)
+def negatives(
+    request: pytest.FixtureRequest, policy: Policy, server: StandIn
+) -> Iterator[NegativeGenerator]:
+    built = build(request.param, server)
     # Names more than one end, as Qwen2.5 does, so that most of its completions end by themselves.
     start = Policy(copy.deepcopy(policy.model), policy.tokenizer)
     start.model.generation_config.eos_token_id = [policy.tokenizer.eos_token_id, *range(40, 120)]
@@ -68,14 +93,14 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def test_there_are_generators() -> None:
-    names = {"self", "perturb", "mixed", "truncate", "assistant"}
+    names = {"self", "perturb", "mixed", "truncate", "assistant", "assistant_endpoint"}
     assert names <= {path.stem for path in FILES}
 
 
 def test_one_each_in_order(negatives: NegativeGenerator, requests: list[NegativeRequest]) -> None:
     got = negatives.generate(requests, rng())
     assert len(got) == len(requests)
-    by_model = isinstance(negatives, AssistantNegatives)
+    by_model = isinstance(negatives, (AssistantNegatives, ChatNegatives))
     assert any(negative.text for negative in got)
     for number, negative in enumerate(got):
         assert negative.source
@@ -108,7 +133,10 @@ def test_chance_comes_from_the_generator_alone(
     assert negatives.generate(requests, rng()) == first
     assert torch.equal(global_state, torch.get_rng_state())
     # beartype, switched on in tests, draws from it inside cooper.functional, which models call.
-    assert isinstance(negatives, AssistantNegatives) or python_state == random.getstate()
+    assert (
+        isinstance(negatives, (AssistantNegatives, ChatNegatives))
+        or python_state == random.getstate()
+    )
     assert any(negatives.generate(requests, rng(seed)) != first for seed in (1, 2, 3))
 
 
@@ -127,7 +155,7 @@ def test_any_text(
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_close_twice(path: Path) -> None:
-    built = build(path)
+def test_close_twice(path: Path, server: StandIn) -> None:
+    built = build(path, server)
     built.close()
     built.close()

@@ -104,9 +104,10 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     texts = [f"{PROMPT}{CRITERIA}{AGAIN}"]
     with StandIn() as server, pytest.MonkeyPatch.context() as patch:
 
-        def answer(chat: Any, model: Any, prompts: Any, *_: Any) -> list[str]:
+        def answer(chat: Any, model: Any, prompts: Any, *_: Any) -> list[tuple[str, bool]]:
             read = [str(chat.tokenizer.decode(ids)) for ids in prompts]
-            return [server.text([{"content": text}], False, random.Random(0)) for text in read]
+            said = [server.text([{"content": text}], False, random.Random(0)) for text in read]
+            return [(text, False) for text in said]
 
         patch.setattr(LocalChat, "_generate", answer)
         yield {

@@ -207,6 +207,52 @@ def test_a_dead_endpoint_is_tried_once_per_conversation() -> None:
         chat.close()
 
 
+def test_an_endpoint_that_never_answers_costs_a_batch_one_time_out() -> None:
+    with StandIn({"stall": 1.0}, stall_seconds=30) as server:
+        chat = endpoint(server, retries=1, concurrency=2, timeout=0.2)
+        began = time.monotonic()
+        replies = chat.complete(talks(40), GREEDY)
+        # Two that are tried twice; one by one, all would take 40 * 0.2 / 2 = 4 seconds more.
+        assert time.monotonic() - began < 2
+        assert replies[0].attempts == 2
+        assert [r.attempts for r in replies[3:]] == [0] * 37  # a third may begin beside the second
+        assert "never answers" in replies[5].failure
+        replies = chat.complete(talks(40), GREEDY)
+        assert replies[0].attempts == 1
+        assert [r.attempts for r in replies[3:]] == [0] * 37
+        server.rates = {}
+        assert all(r.text for r in chat.complete(talks(40), GREEDY))
+        chat.close()
+
+
+def test_all_conversations_together_have_a_limit_of_time() -> None:
+    with StandIn(answer=echo, latency=0.1) as server:
+        chat = endpoint(server, concurrency=1)
+        told: dict[int, ChatReply] = {}
+        began = time.monotonic()
+        replies = chat.complete(talks(20), GREEDY, on_reply=told.__setitem__, seconds=0.55)
+        assert 0.5 < time.monotonic() - began < 1.5
+        done = [r.text is not None for r in replies]
+        assert 1 <= sum(done) <= 5
+        assert done == sorted(done, reverse=True)
+        assert set(told) == {i for i, got in enumerate(done) if got}
+        assert replies[-1].failure == "no reply within the 0.55 s for all conversations"
+        # Nothing of it goes on, and the model is as it was.
+        time.sleep(0.3)
+        asked = len(server.log)
+        assert asked <= sum(done) + 1
+        assert chat.complete(talks(1), GREEDY)[0].text == "heard What is 0 + 0?"
+        chat.close()
+
+
+def test_a_reply_that_was_cut_says_so() -> None:
+    with StandIn({"cut": 1.0}, answer=echo) as server:
+        chat = endpoint(server)
+        (reply,) = chat.complete(talks(1), GREEDY)
+        chat.close()
+        assert reply == ChatReply("heard What is 0 + 0?", cut=True)
+
+
 def test_requests_under_way_are_bounded_over_all_threads() -> None:
     with StandIn(latency=0.05) as server:
         chat = endpoint(server, concurrency=3)
@@ -311,7 +357,7 @@ def test_greedy_is_transformers_own(local: LocalChat) -> None:
         )
         ids = model.generate(**encoded, generation_config=config)  # type: ignore[operator]
         text = tokenizer.decode(ids[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-        assert reply == ChatReply(text)
+        assert reply == ChatReply(text, cut=int(ids[0, -1]) not in local._ends)
 
 
 def test_a_seed_gives_the_same_reply_in_any_batch(local: LocalChat, folder: Path) -> None:

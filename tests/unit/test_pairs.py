@@ -17,6 +17,7 @@ MakeRollouts = Callable[..., Rollouts]
 NOTHING = {
     "built": 0,
     "dropped_no_correct": 0,
+    "dropped_no_reply": 0,
     "dropped_no_text": 0,
     "dropped_still_correct": 0,
     "dropped_undecided": 0,
@@ -76,6 +77,7 @@ def test_each_problem_is_counted_once(make_rollouts: MakeRollouts, verdicts_of: 
     assert pairs.counts == {
         "built": 1,
         "dropped_no_correct": 1,
+        "dropped_no_reply": 0,
         "dropped_no_text": 1,
         "dropped_still_correct": 1,
         "dropped_undecided": 1,

@@ -275,6 +275,8 @@ def test_bad_rows_are_counted_where_asked(tmp_path: Path) -> None:
         ("\\boxed{}", "\\boxed{}"),  # an empty box says nothing: the text stays
         ("\\boxed{open", "\\boxed{open"),
         ("$12$", "$12$"),
+        ("1,380,", "1,380"),
+        (";", ";"),
     ],
 )
 def test_final_answers_of_references(text: str, answer: str) -> None:

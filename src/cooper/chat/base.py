@@ -19,6 +19,7 @@ class ChatReply:
     text: str | None
     failure: str = ""  # empty: `text` holds
     attempts: int = 1
+    cut: bool = False  # `text` breaks off at the length limit
 
 
 class ChatModel(ABC):
@@ -41,6 +42,7 @@ class ChatModel(ABC):
         params: SamplingParams,
         seeds: Sequence[int] | None = None,
         on_reply: Callable[[int, ChatReply], None] | None = None,
+        seconds: float | None = None,
     ) -> list[ChatReply]:
         """Answer N conversations.
 
@@ -49,6 +51,8 @@ class ChatModel(ABC):
             params: temperature, top-p and the longest reply in tokens.
             seeds: [N] for the sampling; None: unseeded where the temperature is above 0.
             on_reply: called with index and reply as each comes in, in any thread.
+            seconds: for all of them together; what has no reply by then fails, and is not told to
+                `on_reply`. None: no limit.
 
         Returns:
             [N] replies in the order of `conversations`.

@@ -31,12 +31,16 @@ class _Failure(Exception):
     Attributes:
         final: asking again would give the same.
         wait: seconds that the server asked us to wait, if it did.
+        stalled: the server took the request and did not answer in time.
     """
 
-    def __init__(self, text: str, final: bool = False, wait: float | None = None) -> None:
+    def __init__(
+        self, text: str, final: bool = False, wait: float | None = None, stalled: bool = False
+    ) -> None:
         super().__init__(text)
         self.final = final
         self.wait = wait
+        self.stalled = stalled
 
 
 class _Line:
@@ -113,7 +117,9 @@ class EndpointChat(ChatModel):
     empty or malformed. Other refusals (a wrong key, an unknown model, a prompt too long) are
     reported at once. While the endpoint is down, that is, once `concurrency` conversations in a
     row have failed for good, the others are not retried, so that a large batch does not wait for
-    each one's back-off; the first answer ends that.
+    each one's back-off; the first answer ends that. Where as many in a row have run out of time,
+    the rest of the batch is not asked at all, so that an endpoint that takes requests and never
+    answers costs a batch one time-out; the next batch asks again.
 
     The library's own retries are switched off: they know nothing of malformed replies, and nothing
     interrupts their sleep. Everything runs in one daemon thread; :meth:`close` and Ctrl-C cancel
@@ -182,7 +188,9 @@ class EndpointChat(ChatModel):
         self._line: _Line | None = None
         self._closed = False
         self._lock = threading.Lock()
+        self._jitter = random.Random()  # not the global one, whose state a run keeps
         self._failed_in_a_row = 0  # read and written in the loop's thread only
+        self._stalled_in_a_row = 0  # of those, by time-out, within the batch
 
     def complete(
         self,
@@ -190,10 +198,12 @@ class EndpointChat(ChatModel):
         params: SamplingParams,
         seeds: Sequence[int] | None = None,
         on_reply: Callable[[int, ChatReply], None] | None = None,
+        seconds: float | None = None,
     ) -> list[ChatReply]:
         """See :meth:`cooper.chat.base.ChatModel.complete`.
 
-        Seeds are passed on; whether they decide the reply is the server's matter.
+        Requests that are under way when the time is over are cancelled. Seeds are passed on;
+        whether they decide the reply is the server's matter.
 
         Raises:
             RuntimeError: the chat model was closed before.
@@ -208,16 +218,27 @@ class EndpointChat(ChatModel):
             for index in jobs:  # shared by the workers, each in the same thread
                 body = self._body(conversations[index], params, seeds[index] if seeds else None)
                 async with line.slots:
-                    reply = await self._ask(line.client, body)
+                    if self._stalled_in_a_row >= self.concurrency:
+                        reply = ChatReply(None, "the endpoint takes requests and never answers", 0)
+                    else:
+                        reply = await self._ask(line.client, body)
                 replies[index] = reply
                 if on_reply is not None:
                     on_reply(index, reply)
 
         async def work_together() -> None:
+            self._stalled_in_a_row = 0
             count = min(self.concurrency, len(conversations))
             workers = [asyncio.ensure_future(work()) for _ in range(count)]
             try:
-                await asyncio.gather(*workers)
+                ended, _ = await asyncio.wait(
+                    workers, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
+                )
+                for worker in ended:
+                    worker.result()
+                answered = any(reply and reply.text is not None for reply in replies)
+                if len(ended) < count and not answered:  # the time is over: it is down
+                    self._failed_in_a_row = max(self._failed_in_a_row, self.concurrency)
             finally:
                 for worker in workers:
                     worker.cancel()
@@ -227,8 +248,11 @@ class EndpointChat(ChatModel):
         except concurrent.futures.CancelledError:
             if not self._closed:
                 raise
-        closed = ChatReply(None, "the chat model was closed", attempts=0)
-        return [reply or closed for reply in replies]
+        why = "the chat model was closed"
+        if not self._closed and seconds is not None:
+            why = f"no reply within the {seconds:.3g} s for all conversations"
+        none = ChatReply(None, why, attempts=0)
+        return [reply or none for reply in replies]
 
     def close(self) -> None:
         """End what is under way, which then says so, and close the connections."""
@@ -288,9 +312,9 @@ class EndpointChat(ChatModel):
         while True:
             attempts += 1
             try:
-                text = await asyncio.wait_for(_attempt(client, body), self.timeout)
+                text, cut = await asyncio.wait_for(_attempt(client, body), self.timeout)
             except asyncio.TimeoutError:  # before Python 3.11 not the builtin one
-                failure = _Failure(f"no reply within {self.timeout:g} s")
+                failure = _Failure(f"no reply within {self.timeout:g} s", stalled=True)
             except _Failure as error:
                 failure = error
             except Exception as error:
@@ -298,23 +322,24 @@ class EndpointChat(ChatModel):
                 # httpx's errors through.
                 failure = _Failure(_described(error))
             else:
-                self._failed_in_a_row = 0
-                return ChatReply(text, attempts=attempts)
+                self._failed_in_a_row = self._stalled_in_a_row = 0
+                return ChatReply(text, attempts=attempts, cut=cut)
             if failure.final:
                 return ChatReply(None, str(failure), attempts)
             down = self._failed_in_a_row >= self.concurrency
             if attempts > self.retries or down:
                 self._failed_in_a_row += 1
+                self._stalled_in_a_row = self._stalled_in_a_row + 1 if failure.stalled else 0
                 return ChatReply(None, str(failure), attempts)
             wait = failure.wait
             if wait is None:
                 full = min(self.backoff * 2.0 ** min(attempts - 1, 30), _LONGEST_WAIT)
-                wait = full * random.uniform(0.5, 1.0)  # so that clients do not come in step
+                wait = full * self._jitter.uniform(0.5, 1.0)  # so that clients do not come in step
             await asyncio.sleep(wait)
 
 
-async def _attempt(client: Any, body: dict[str, Any]) -> str:
-    """Ask once.
+async def _attempt(client: Any, body: dict[str, Any]) -> tuple[str, bool]:
+    """Ask once: the text, and whether it breaks off at the length limit.
 
     Raises:
         _Failure: there is no text to be had.
@@ -345,7 +370,7 @@ async def _attempt(client: Any, body: dict[str, Any]) -> str:
         raise _Failure(f"a malformed reply: {start!r}") from error
     if not isinstance(text, str) or not text.strip():
         raise _Failure(f"an empty reply (finish_reason: {why})")
-    return text
+    return text, why == "length"
 
 
 def _retry_after(headers: Any) -> float | None:

@@ -41,7 +41,7 @@ def _compose_and_run(config_name: str, job: Callable[[], Callable[[Any], int]]) 
 
     from cooper.config.schema import register as register_schema
 
-    register_schema()
+    register_schema(config_name)
     code = 0
     failure: Exception | None = None
 

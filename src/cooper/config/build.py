@@ -37,9 +37,10 @@ from cooper.models import (
     load_reward_model,
     load_tokenizer,
 )
-from cooper.models.adapters import Adapter
+from cooper.models.adapters import Adapter, LoraAdapter
 from cooper.models.loading import DType, check_vocabulary
 from cooper.models.reward_model import NoRecord
+from cooper.models.shared import share_base
 from cooper.models.sources import FirstStage, Pretrained, WarmStarted
 from cooper.module import CooperModule
 from cooper.monitoring import MonitorSettings, Thresholds
@@ -157,14 +158,20 @@ class RunBuilder:
         if isinstance(reward_source, Pretrained):
             labelled, heldout = self.labelled("labelled"), self.labelled("heldout")
             reward_data = RewardData(learns, labelled, heldout)
-            reward_model = self.reward_model(
-                reward_source, reward_model_adapter if reward.trains_model else None
-            )
+            if not cfg.model.shared:
+                reward_model = self.reward_model(
+                    reward_source, reward_model_adapter if reward.trains_model else None
+                )
 
         if warm_start is not None:
             policy_source = self.run_warm_start(warm_start)
         policy_source = cast(Pretrained, policy_source)
-        policy = self.policy(policy_source, policy_adapter)
+        if cfg.model.shared:
+            policy, reward_model = self.shared(
+                policy_source, policy_adapter, cast("Pretrained | None", reward_source)
+            )
+        else:
+            policy = self.policy(policy_source, policy_adapter)
         prompts = self.prompts(policy)
         if annotation is not None and reward_training is not None:
             labels = self.run_annotation(annotation, policy_source, policy, prompts)
@@ -368,12 +375,14 @@ class RunBuilder:
         run = functools.partial(warm_start.run, seed=self.cfg.seed, trainer=self.trainer)
         return Pretrained(str(self.stage("warm_start", settings, run)))
 
-    def policy(self, source: Pretrained, adapter: Adapter | None = None) -> Policy:
+    def policy(
+        self, source: Pretrained, adapter: Adapter | None = None, dtype: DType | None = None
+    ) -> Policy:
         """Load the policy: in float32, but for a base that an adapter leaves frozen."""
         model = load_causal_lm(
             source.path,
             revision=source.revision,
-            dtype=self.dtype(adapter),
+            dtype=dtype or self.dtype(adapter),
             attn_implementation=source.attn_implementation,
             trust_remote_code=source.trust_remote_code,
         )
@@ -390,6 +399,18 @@ class RunBuilder:
             if source.gradient_checkpointing:
                 policy.weights.checkpoint_gradients()
         return policy
+
+    def shared(
+        self, source: Pretrained, adapter: Adapter, reward: Pretrained | None
+    ) -> tuple[Policy, RewardModel | None]:
+        """Load one base for policy and reward model; see :mod:`cooper.models.shared`."""
+        policy = self.policy(source, None, dtype=self.frozen_dtype)
+        reward_model = share_base(
+            policy, source.path, cast(LoraAdapter, adapter), reward, self.cfg.seed
+        )
+        if source.gradient_checkpointing or (reward and reward.gradient_checkpointing):
+            policy.weights.checkpoint_gradients()  # of the backbone, so the reward model's too
+        return policy, reward_model
 
     def dtype(self, adapter: Adapter | None) -> DType:
         """Of a model's own weights: trained ones are float32."""

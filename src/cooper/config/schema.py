@@ -145,6 +145,13 @@ class Monitor:
 
 
 @dataclass
+class ModelLayout:
+    """Whether all models share one frozen base."""
+
+    shared: bool = False
+
+
+@dataclass
 class TrainConfig:
     """One run of cooper-train."""
 
@@ -156,6 +163,7 @@ class TrainConfig:
     paths: Paths = field(default_factory=Paths)
     policy: Any = MISSING
     reward_model: Any = MISSING
+    model: ModelLayout = field(default_factory=ModelLayout)
     policy_adapter: Any = MISSING
     reward_model_adapter: Any = MISSING
     warm_start: Any = None
@@ -181,6 +189,28 @@ class TrainConfig:
     monitor: Monitor = field(default_factory=Monitor)
     callbacks: Any = None
     logger: Any = None
+
+
+@dataclass
+class Plan:
+    """What cooper-plan alone is told."""
+
+    gpu: str | None = None
+    memory: float | None = None
+    strategy: str | None = None
+    gpus: int | None = None
+    longest_prompt: int | None = None
+    longest_row: int | None = None
+    mean_prompt: int | None = None
+    mean_completion: int | None = None
+    json: str | None = None
+
+
+@dataclass
+class PlanConfig(TrainConfig):
+    """A run of cooper-train that is planned, not run."""
+
+    plan: Plan = field(default_factory=Plan)
 
 
 @dataclass
@@ -216,6 +246,13 @@ class Labelled:
 
 
 @dataclass
+class RewardExport:
+    """How the trained reward model is written."""
+
+    form: str = "merged"
+
+
+@dataclass
 class TrainRewardConfig:
     """One run of cooper-train-reward."""
 
@@ -232,6 +269,7 @@ class TrainRewardConfig:
     reward_training: Any = MISSING
     verifier: Any = MISSING
     trainer: Hardware = field(default_factory=Hardware)
+    export: RewardExport = field(default_factory=RewardExport)
     logger: Any = None
 
 
@@ -346,9 +384,14 @@ class EvalConfig:
     quiet: bool = False
 
 
-def register() -> None:
-    """Make the schemas known to Hydra."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+def register(program: str = "train") -> None:
+    """Make the schemas known to Hydra.
+
+    Args:
+        program: whose root is composed; "plan" reads cooper-train's with a key more.
+    """
+    root = PlanConfig if program == "plan" else TrainConfig
+    ConfigStore.instance().store(name="train_schema", node=root)
     ConfigStore.instance().store(name="train_reward_schema", node=TrainRewardConfig)
     ConfigStore.instance().store(name="annotate_schema", node=AnnotateConfig)
     ConfigStore.instance().store(name="eval_reward_schema", node=EvalRewardConfig)

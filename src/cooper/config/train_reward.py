@@ -26,9 +26,11 @@ from cooper.config.train import settle
 from cooper.config.validate import (
     check_parts,
     check_writable,
+    is_target,
     relevant,
     require,
     shared_rules,
+    shown,
 )
 from cooper.data.labelled import read_labelled, require_both, to_row
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
@@ -121,6 +123,15 @@ def check(cfg: DictConfig) -> None:
                 not given or cfg.backbone.path is not None,
                 f"data.train={cfg.data.train}: these completions need a model to train; give "
                 "backbone.path=FOLDER_OR_HUB_ID",
+            ),
+            (
+                cfg.export.form in ("merged", "adapter"),
+                f"export.form={cfg.export.form}: must be merged (a whole model) or adapter",
+            ),
+            (
+                cfg.export.form == "merged" or is_target(cfg.adapter, "LoraAdapter"),
+                f"export.form={cfg.export.form}: adapter={shown(cfg.adapter)} trains all weights; "
+                "give adapter=lora, or export.form=merged",
             ),
             (
                 not given or not cfg.embedded,
@@ -361,6 +372,7 @@ def fit(cfg: DictConfig, parts: Parts, folder: RunFolder) -> dict[str, float]:
             heldout=parts.heldout,
             adapter=parts.adapter,
             log=log,
+            merge=cfg.export.form == "merged",
         )
 
 

@@ -356,6 +356,7 @@ def cross_check(cfg: DictConfig) -> None:
             f"data.drop_overlap={cfg.data.drop_overlap}: must be none, benchmarks or all; null "
             "looks for no overlap",
         ),
+        *sharing_rules(cfg),
         (cfg.trainer.max_steps >= 1, f"trainer.max_steps={cfg.trainer.max_steps}: give 1 or more"),
         (cfg.trainer.max_skips >= 1, f"trainer.max_skips={cfg.trainer.max_skips}: give 1 or more"),
         (
@@ -411,6 +412,37 @@ def cross_check(cfg: DictConfig) -> None:
     require([*rules, *shared_rules(cfg)])
     if cfg.export.push_to_hub is not None:
         check_repository(cfg.export.push_to_hub)
+
+
+def sharing_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
+    """What one base for all models asks of the rest."""
+    if not cfg.model.shared:
+        return []
+    rules = [
+        (
+            is_target(cfg[key], "LoraAdapter"),
+            f"{key}={shown(cfg[key])}: model=shared keeps one frozen base, so each model has to be "
+            f"trained by low-rank additions; give adapter@{key}=lora, or model=separate",
+        )
+        for key in ("policy_adapter", "reward_model_adapter")
+    ]
+    if needs_reward_model(cfg):
+        rules.append(
+            (
+                not is_target(cfg.reward_model, "FirstStage"),
+                "reward_model=first_stage: trains a backbone of its own, and model=shared has one "
+                "base; give reward_model=hf with the path of an adapter, or model=separate",
+            )
+        )
+        decay = cfg.reward_objective.get("ema_decay", 0)
+        rules.append(
+            (
+                not decay,
+                f"reward_objective.ema_decay={decay}: the moving average of a reward model needs "
+                "weights of its own; give 0, or model=separate",
+            )
+        )
+    return rules
 
 
 def shared_rules(cfg: DictConfig) -> list[tuple[bool, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -129,18 +130,23 @@ class LoraWeights(Weights):
         from safetensors.torch import save_file
 
         Path(folder).mkdir(parents=True, exist_ok=True)
+        # Of a shared base peft would give the other role's additions too.
+        own = {n: t for n, t in self.wrapped.state_dict().items() if f".{self.role}." in f"{n}."}
         state = cast(
             "dict[str, Tensor]",
             get_peft_model_state_dict(
-                self.wrapped, adapter_name=self.role, save_embedding_layers=False
+                self.wrapped, state_dict=own, adapter_name=self.role, save_embedding_layers=False
             ),
         )
         tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
         save_file(tensors, Path(folder) / "adapter_model.safetensors", metadata={"format": "pt"})
-        config = self.wrapped.peft_config[self.role]
-        training, config.inference_mode = config.inference_mode, True
+        config = copy.deepcopy(self.wrapped.peft_config[self.role])
+        config.inference_mode = True
+        base = Path(config.base_model_name_or_path or "").expanduser()
+        if config.base_model_name_or_path and base.is_dir():
+            # A relative path would only be found from the folder that this run was started in.
+            config.base_model_name_or_path = str(base.resolve())
         config.save_pretrained(str(folder))
-        config.inference_mode = training
 
     def load(self, folder: Path) -> None:
         """Read what :meth:`save` wrote.
@@ -148,7 +154,6 @@ class LoraWeights(Weights):
         Raises:
             CheckpointError: it cannot be read, or does not fit.
         """
-        from peft import set_peft_model_state_dict
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -156,6 +161,20 @@ class LoraWeights(Weights):
             state = load_file(folder / "adapter_model.safetensors")
         except (OSError, SafetensorError) as error:
             raise _unreadable(folder, error) from error
+        self.take(state, folder)
+
+    def take(self, state: dict[str, Tensor], folder: Path) -> None:
+        """Put additions into the model, by peft's names.
+
+        Args:
+            state: all of them, and a classifier's score layer.
+            folder: where they come from, for messages.
+
+        Raises:
+            CheckpointError: they do not fit.
+        """
+        from peft import set_peft_model_state_dict
+
         try:
             found: Any = set_peft_model_state_dict(self.wrapped, state, adapter_name=self.role)
         except RuntimeError as error:
@@ -254,7 +273,7 @@ class LoraAdapter(Adapter):
         if isinstance(score, nn.Linear) and score.weight.dtype != torch.float32:
             # A trained layer of 16 bits would not move at RL's learning rates.
             score.to(torch.float32)
-            score.register_forward_pre_hook(_to_weights_dtype)
+            score.register_forward_pre_hook(to_weights_dtype)
         config = LoraConfig(
             task_type=TaskType.CAUSAL_LM if score is None else TaskType.SEQ_CLS,
             r=self.rank,
@@ -272,5 +291,6 @@ class LoraAdapter(Adapter):
             ) from error
 
 
-def _to_weights_dtype(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+def to_weights_dtype(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give a float32 layer on a 16-bit base its own kind of input (a forward pre-hook)."""
     return (inputs[0].to(cast(nn.Linear, layer).weight.dtype), *inputs[1:])

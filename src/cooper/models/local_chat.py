@@ -6,6 +6,7 @@ import hashlib
 import re
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -137,16 +138,19 @@ class LocalChat(ChatModel):
         params: SamplingParams,
         seeds: Sequence[int] | None = None,
         on_reply: OnReply | None = None,
+        seconds: float | None = None,
     ) -> list[ChatReply]:
         """See :meth:`cooper.chat.base.ChatModel.complete`.
 
-        Without seeds each reply draws a fresh one. Out of memory: the batch is halved; a single
+        Without seeds each reply draws a fresh one. A batch that has begun ends, whatever the
+        `seconds`; no further one begins. Out of memory: the batch is halved; a single
         conversation that does not fit fails.
 
         Raises:
             ModelError: the weights cannot be loaded.
         """
         replies: list[ChatReply | None] = [None] * len(conversations)
+        end = None if seconds is None else time.monotonic() + seconds
 
         def say(index: int, reply: ChatReply) -> None:
             replies[index] = reply
@@ -156,8 +160,9 @@ class LocalChat(ChatModel):
         if conversations:
             with self._lock:
                 model = self._load()
-                self._complete(model, conversations, params, seeds, say)
-        return [reply for reply in replies if reply is not None]
+                self._complete(model, conversations, params, seeds, say, end)
+        late = ChatReply(None, f"no reply within the {seconds or 0:.3g} s for all conversations", 0)
+        return [reply or late for reply in replies]
 
     def close(self) -> None:
         """Let the weights go; another :meth:`complete` would load them again."""
@@ -189,6 +194,7 @@ class LocalChat(ChatModel):
         params: SamplingParams,
         seeds: Sequence[int] | None,
         say: OnReply,
+        end: float | None,
     ) -> None:
         prompts: dict[int, list[int]] = {}
         longest = getattr(model.config, "max_position_embeddings", None)
@@ -207,7 +213,7 @@ class LocalChat(ChatModel):
         if seeds is None:
             seeds = [secrets.randbits(63) for _ in conversations]
         batches = self._batches(prompts, params.max_new_tokens)
-        while batches:
+        while batches and (end is None or time.monotonic() < end):
             batch = batches.pop()
             try:
                 texts = self._generate(
@@ -220,9 +226,9 @@ class LocalChat(ChatModel):
                     half = len(batch) // 2
                     batches += [batch[:half], batch[half:]]
                 continue
-            for index, text in zip(batch, texts, strict=True):
+            for index, (text, cut) in zip(batch, texts, strict=True):
                 empty = not text.strip()
-                say(index, ChatReply(None, "an empty reply") if empty else ChatReply(text))
+                say(index, ChatReply(None, "an empty reply") if empty else ChatReply(text, cut=cut))
 
     def _ids(self, conversation: Conversation) -> list[int]:
         """The prompt's tokens: chat template applied, or plain texts where there is none."""
@@ -267,7 +273,8 @@ class LocalChat(ChatModel):
         prompts: Sequence[Sequence[int]],
         params: SamplingParams,
         seeds: Sequence[int],
-    ) -> list[str]:
+    ) -> list[tuple[str, bool]]:
+        """Texts, and whether each breaks off at the length limit."""
         pad = pad_id(self.tokenizer)
         ids, mask = pad_sequences(prompts, pad, side="left", device=self.device)
         config = GenerationConfig(
@@ -305,7 +312,8 @@ class LocalChat(ChatModel):
         for row in sequences[:, ids.shape[1] :].cpu():
             hits = torch.isin(row, ends).nonzero()
             row = row[: int(hits[0])] if len(hits) else row
-            texts.append(str(self.tokenizer.decode(row.tolist(), skip_special_tokens=True)))
+            text = str(self.tokenizer.decode(row.tolist(), skip_special_tokens=True))
+            texts.append((text, not len(hits)))
         return texts
 
 

@@ -2,6 +2,7 @@
 
 from cooper.negatives.assistant import AssistantNegatives
 from cooper.negatives.base import NegativeGenerator
+from cooper.negatives.chat import ChatNegatives
 from cooper.negatives.mixed import MixedNegatives
 from cooper.negatives.own import SelfNegatives
 from cooper.negatives.perturb import PerturbNegatives
@@ -9,6 +10,7 @@ from cooper.negatives.truncate import TruncateNegatives
 
 __all__ = [
     "AssistantNegatives",
+    "ChatNegatives",
     "MixedNegatives",
     "NegativeGenerator",
     "PerturbNegatives",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,28 +12,9 @@ from cooper.errors import ConfigError
 from cooper.models import Policy, load_causal_lm, load_tokenizer
 from cooper.models.loading import DType, check_vocabulary
 from cooper.negatives.base import NegativeGenerator
+from cooper.negatives.rewriting import PROMPT, check_settings, filled, longest_that_fits
 from cooper.samplers import HFSampler, Sampler
 from cooper.types import Negative, NegativeRequest, Problem, Prompt, SamplingParams
-
-PROMPT = """\
-Below are a question, its correct answer and a correct solution.
-
-Question:
-{question}
-
-Correct answer: {reference}
-
-Correct solution:
-{completion}
-
-Rewrite the solution so that it makes one plausible mistake, such as a wrong step of reasoning, a \
-slip in a calculation or a misread condition, and carries it through to a wrong final answer. Keep \
-the style, the length and the form of the final answer. Do not point the mistake out. Write only \
-the rewritten solution."""
-
-_FIELDS = ("question", "reference", "completion")
-_FIELD = re.compile(r"\{([A-Za-z_]\w*)\}")
-_GAP = "\n...\n"  # where the middle of a long completion was
 
 
 class AssistantNegatives(NegativeGenerator):
@@ -76,16 +57,7 @@ class AssistantNegatives(NegativeGenerator):
         top_p: float = 0.95,
         max_new_tokens: int = 1024,
     ) -> None:
-        _check_prompt(prompt)
-        if not temperature > 0:
-            raise ValueError(
-                f"negatives.temperature={temperature}: greedy rewrites of a completion are all "
-                "alike, so that asking again (pairs.tries) is no use; give a value above 0"
-            )
-        if not 0 < top_p <= 1:
-            raise ValueError(f"negatives.top_p={top_p}: must lie in (0, 1]; 1 switches it off")
-        if max_new_tokens < 1:
-            raise ValueError(f"negatives.max_new_tokens={max_new_tokens}: give 1 or more")
+        check_settings(prompt, temperature, top_p, max_new_tokens)
         if path is None and revision is not None:
             raise ValueError(
                 f"negatives.revision={revision}: is of a model by negatives.path, which is null; "
@@ -168,59 +140,18 @@ class AssistantNegatives(NegativeGenerator):
 
         None when the rest alone is too long.
         """
-        text = request.chosen
-        whole = self._filled(request.problem, text)
-        if self._fits(whole):
-            return whole
-        best, low, high = None, 0, len(text) - 1  # characters of the completion that stay
-        while low <= high:
-            kept = (low + high) // 2
-            head = kept // 3  # the answer usually stands at the end, so more of the end stays
-            cut = text[:head] + _GAP + text[len(text) - (kept - head) :]
-            prompt = self._filled(request.problem, cut)
-            if self._fits(prompt):
-                best, low = prompt, kept + 1
-            else:
-                high = kept - 1
-        return best
+        return longest_that_fits(
+            request.chosen, functools.partial(self._filled, request.problem), self._fits
+        )
 
     def _fits(self, prompt: Prompt) -> bool:
         return self._max_prompt is None or len(prompt.ids) <= self._max_prompt
 
     def _filled(self, problem: Problem, completion: str) -> Prompt:
-        values = {
-            "question": problem.question,
-            "reference": problem.reference,
-            "completion": completion,
-        }
-        # One pass, so that braces and field names inside the values stay text.
-        text = _FIELD.sub(lambda field: values[field[1]], self.prompt)
-        # A tokenizer refuses half of a surrogate pair, which JSON can bring.
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        text = filled(self.prompt, problem, completion)
         return self._prompts(Problem(problem.id, text, problem.reference, problem.source))
 
     def close(self) -> None:
         """Let the model go."""
         self._assistant = self._trained = None
         self.sampler.close()
-
-
-def _check_prompt(prompt: str) -> None:
-    """Check the fields of a prompt.
-
-    Raises:
-        ValueError: one that there is not, or none that tells the requests apart.
-    """
-    names = _FIELD.findall(prompt)
-    shown = prompt if len(prompt) <= 60 else f"{prompt[:57]}..."
-    for name in names:
-        if name not in _FIELDS:
-            raise ValueError(
-                f"negatives.prompt={shown!r}: has no field {{{name}}}; use {{question}}, "
-                "{reference}, {completion}"
-            )
-    if not {"question", "completion"} & set(names):
-        raise ValueError(
-            f"negatives.prompt={shown!r}: says nothing of the problem; put {{question}} or "
-            "{completion} into it"
-        )

@@ -25,6 +25,9 @@ class NegativeGenerator(ABC):
     ) -> list[Negative]:
         """Propose one negative per request, in order; ``text=None`` where there is none."""
 
+    def begin(self) -> None:
+        """A step's requests begin: limits of time count from here; called before its first."""
+
     def bind(self, policy: Policy, start: Callable[[], Policy]) -> None:
         """Take the run's models; called once, before the first step, if the run makes pairs.
 

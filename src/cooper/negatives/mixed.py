@@ -63,6 +63,11 @@ class MixedNegatives(NegativeGenerator):
                         del waiting[row]
         return [negative for negative in negatives if negative is not None]
 
+    def begin(self) -> None:
+        """Tell every part."""
+        for part in self.generators.values():
+            part.begin()
+
     def bind(self, policy: Policy, start: Callable[[], Policy]) -> None:
         """Pass the models on to every part."""
         for part in self.generators.values():

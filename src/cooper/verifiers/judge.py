@@ -211,6 +211,7 @@ class JudgeVerifier(Verifier):
         temperature: float = 0.0,
         tries: int = 2,
         criteria: str = CRITERIA,
+        max_seconds: float | None = None,
     ) -> None:
         """Set up.
 
@@ -225,6 +226,8 @@ class JudgeVerifier(Verifier):
             tries: times that one triple is asked, until the reply holds a verdict.
             criteria: what counts as CORRECT and what as INCORRECT, for tasks other than questions
                 with one answer.
+            max_seconds: for one batch, all its requests together; what has no verdict by then is
+                UNDECIDED. None: no limit but the chat model's own for each request.
 
         Raises:
             ValueError: a setting is out of its range, or the cache file cannot be used.
@@ -232,12 +235,15 @@ class JudgeVerifier(Verifier):
         for name, value, least in (("max_chars", max_chars, 100), ("tries", tries, 1)):
             if value < least:
                 raise ValueError(f"{name}={value}: must be at least {least}")
+        if max_seconds is not None and not max_seconds > 0:
+            raise ValueError(f"max_seconds={max_seconds}: above 0, or null for no limit")
         if not criteria.strip():
             raise ValueError("criteria='': is empty; say what is CORRECT and what INCORRECT")
         self.chat = chat
         self.max_chars = max_chars
         self.params = SamplingParams(max_new_tokens, temperature)
         self.tries = tries
+        self.max_seconds = max_seconds
         self.criteria = criteria.strip()
         self._cache = None if cache is None else _Cache(Path(cache).expanduser())
         self._counts: Counter[str] = Counter()
@@ -371,6 +377,7 @@ class JudgeVerifier(Verifier):
             q.key: [{"role": "user", "content": q.prompt}] for q in questions
         }
         left = list(questions)
+        end = None if self.max_seconds is None else time.monotonic() + self.max_seconds
         for attempt in range(1, self.tries + 1):
             unread: dict[str, ChatReply] = {}
 
@@ -404,7 +411,10 @@ class JudgeVerifier(Verifier):
             seeds = None
             if self.params.temperature > 0:
                 seeds = [int(_digest(q.key, attempt)[:8], 16) >> 1 for q in left]
-            replies = self.chat.complete(conversations, self.params, seeds, take)
+            limit: dict[str, float] = {}
+            if end is not None:
+                limit["seconds"] = max(end - time.monotonic(), 0.0)
+            replies = self.chat.complete(conversations, self.params, seeds, take, **limit)
             for index, reply in enumerate(replies):
                 if left[index].key not in unread:
                     take(index, reply)

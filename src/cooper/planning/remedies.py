@@ -1,0 +1,102 @@
+"""What would bring a run's memory down: the run planned again with a change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from cooper.models.adapters import LoraAdapter
+from cooper.planning.memory import memory
+from cooper.planning.setup import STRATEGIES, Role, Setup
+
+_BATCH = 16  # sequences sampled at once, where few are
+_SHARDED = ("zero2", "zero3", "offload", "fsdp2")
+_GPUS = (2, 4, 8)
+# With no settings of its own, so that all plans with it share what was traced.
+_LORA = LoraAdapter()
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """A change and the peak with it."""
+
+    change: str  # as one writes it on the command line
+    peak: int  # bytes a GPU
+
+
+def remedies(setup: Setup) -> list[Remedy]:
+    """Plan a run again with each change that lowers its peak; the smaller changes come first."""
+    now, found = memory(setup).peak, []
+    for change, changed in changes(setup):
+        peak = memory(changed).peak
+        if peak < now:
+            found.append(Remedy(change, peak))
+    return found
+
+
+def changes(setup: Setup) -> Iterator[tuple[str, Setup]]:
+    """Changes of sizes one by one and together; then with LoRA, one base, more GPUs."""
+    texts, small = [], setup
+    for text, change in _sizes(setup):
+        yield text, change(setup)
+        texts.append(text)
+        small = change(small)
+    together = " ".join(texts)
+    if len(texts) > 1:
+        yield together, small
+    full = [key for key, role in _trained(setup) if role.adapter and role.adapter.trains_base]
+    lora = " ".join(f"adapter@{key}_adapter=lora" for key in full)
+    if full:
+        yield lora, _with_lora(setup)
+        yield f"{lora} {together}".strip(), _with_lora(small)
+    if not setup.shared and setup.reward_model is not None and setup.gpus == 1:
+        yield f"model=shared {together}".strip(), replace(_with_lora(small), shared=True)
+    if setup.gpus > 1 and setup.sharding.weights:
+        return
+    for name in _SHARDED:
+        for gpus in _GPUS:
+            if gpus >= setup.gpus:
+                text = f"plan.strategy={name} plan.gpus={gpus} {together}".strip()
+                yield text, replace(small, sharding=STRATEGIES[name], gpus=gpus)
+
+
+def _trained(setup: Setup) -> list[tuple[str, Role]]:
+    roles = [("policy", setup.policy)]
+    if setup.reward_model is not None and setup.reward_model.adapter is not None:
+        roles.append(("reward_model", setup.reward_model))
+    return roles
+
+
+def _sizes(setup: Setup) -> Iterator[tuple[str, Callable[[Setup], Setup]]]:
+    """Changes that leave what is computed as it is."""
+    plain = [key for key, role in _trained(setup) if not role.checkpointing]
+    if plain:
+        text = " ".join(f"{key}.gradient_checkpointing=true" for key in plain)
+        yield text, lambda now: _each(now, lambda role: replace(role, checkpointing=True))
+    if setup.micro > 1:
+        yield "algorithm.micro_batch_size=1", lambda now: replace(now, micro_batch=1)
+    if len(_trained(setup)) > 1 and setup.reward_micro_batch > 1:
+        yield (
+            "reward_objective.micro_batch_size=1",
+            lambda now: replace(now, reward_micro_batch=1),
+        )
+    if setup.sampler_batch > _BATCH:
+        yield f"sampler.batch_size={_BATCH}", lambda now: replace(now, sampler_batch=_BATCH)
+    if setup.assisted and setup.assistant_batch > _BATCH:
+        yield (
+            f"negatives.sampler.batch_size={_BATCH}",
+            lambda now: replace(now, assistant_batch=_BATCH),
+        )
+
+
+def _with_lora(setup: Setup) -> Setup:
+    return _each(
+        setup,
+        lambda role: replace(role, adapter=_LORA) if role.adapter.trains_base else role,  # type: ignore[union-attr]
+    )
+
+
+def _each(setup: Setup, change: Callable[[Role], Role]) -> Setup:
+    """Change the trained models."""
+    changed = {key: change(role) for key, role in _trained(setup)}
+    return replace(setup, **changed)

@@ -1,0 +1,350 @@
+"""Models built from their configs without a weight: parameters, and what their code holds."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from cooper.errors import ModelError
+from cooper.models.adapters import Adapter, Weights
+from cooper.models.loading import DType
+from cooper.models.policy import Policy
+from cooper.models.reward_heads import RewardHead, Row
+from cooper.planning.tracing import Style, Traced, autocast, fake, trace
+from cooper.types import Rollouts
+
+T = TypeVar("T")
+
+Kind = Literal["causal_lm", "classifier"]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Where a model's form comes from; compared by identity."""
+
+    config: PretrainedConfig
+    key: str  # of the setting, for error messages
+    kind: Kind = "causal_lm"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    head: RewardHead | None = None  # of a reward model
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters of a model; shared ones (tied embeddings) once."""
+
+    total: int
+    trained: int
+    added: int  # by LoRA, among the trained
+    linear: int  # in layers that multiply every token; without the language-model head
+    head: int  # language-model head
+    largest: int  # in the largest piece that a sharded run gathers: a decoder layer or an embedding
+    attention: int  # layers x heads x head size
+
+    @property
+    def frozen(self) -> int:
+        """Those that nothing trains."""
+        return self.total - self.trained
+
+
+class _Longest:
+    """Rollouts that are all as long as they may be; what :class:`Policy` reads of them."""
+
+    def __init__(self, rows: int, prompt: int, completion: int) -> None:
+        self.prompt_ids = [(0,) * prompt] * rows
+        self.owners = list(range(rows))
+        self.completion = completion
+
+    def tokens(self, row: int) -> Tensor:
+        return torch.zeros(self.completion, dtype=torch.long)
+
+
+class Skeleton:
+    """A model without weights.
+
+    Args:
+        source: its form.
+        adapter: which weights are trained; None: none.
+        dtype: of the weights that the adapter did not add.
+        style: how it computes.
+        checkpointing: recompute activations in the backward pass.
+
+    Raises:
+        ModelError: transformers cannot build it.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        adapter: Adapter | None,
+        dtype: DType,
+        style: Style,
+        checkpointing: bool,
+    ) -> None:
+        self.source, self.style = source, style
+        self._traced: dict[Any, Any] = {}  # what was traced already, by its name and sizes
+        with torch.device("meta"):
+            self.model = _build(source, dtype)
+            own = sum(p.numel() for p in self.model.parameters())
+            self.weights = Weights(self.model)
+            if adapter is None:
+                self.model.requires_grad_(False)
+            else:
+                self.weights = adapter.attach(self.model, 0)
+                if checkpointing:
+                    self.weights.checkpoint_gradients()
+        _make_fake(self.model)
+        self.model.eval()
+        self.count = self._count(own)
+
+    def _count(self, own: int) -> Count:
+        model = self.model
+        parameters = list(model.parameters())
+        total = sum(p.numel() for p in parameters)
+        head = model.get_output_embeddings()
+        embedding = cast(nn.Module, model.get_input_embeddings())
+        linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+        names = set(getattr(model, "_no_split_modules", None) or ())
+        pieces = [m for m in model.modules() if type(m).__name__ in names] + [embedding]
+        config = model.config.get_text_config()
+        heads = config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return Count(
+            total=total,
+            trained=sum(p.numel() for p in parameters if p.requires_grad),
+            added=total - own,
+            linear=sum(m.weight.numel() for m in linear),
+            head=0 if head is None else cast(Tensor, head.weight).numel(),
+            largest=max(sum(p.numel() for p in m.parameters()) for m in pieces),
+            attention=config.num_hidden_layers * heads * size,
+        )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights and buffers."""
+        return sum(t.untyped_storage().nbytes() for t in _unique(self._held()))
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of the trained weights."""
+        return sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
+
+    def _held(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.model.buffers()]
+
+    # ------------------------------------------------------------------ what its code holds
+
+    def policy_update(
+        self, rows: int, prompt: int, completion: int, *, entropy: bool, gradients: bool
+    ) -> Traced:
+        """A micro-batch's forward and backward of log-probabilities.
+
+        Args:
+            rows: of the micro-batch.
+            prompt: tokens of each.
+            completion: tokens of each.
+            entropy: a figure is made of the entropy.
+            gradients: those of an earlier micro-batch are there; they are not counted.
+        """
+        policy = self._policy()
+
+        def run() -> None:
+            scores = policy(_rollouts(rows, prompt, completion), range(rows), entropy=entropy)
+            scores.logprobs.sum().backward()
+
+        key = ("policy_update", rows, prompt, completion, entropy, gradients)
+        return self._once(key, lambda: self._backward(run, gradients))
+
+    def logprobs(self, rows: int, prompt: int, completion: int) -> Traced:
+        """A micro-batch's log-probabilities without gradient."""
+        policy = self._policy()
+
+        def run() -> Tensor:
+            with torch.no_grad():
+                return policy(_rollouts(rows, prompt, completion), range(rows)).logprobs
+
+        return self._once(("logprobs", rows, prompt, completion), lambda: self._trace(run))
+
+    def reward_update(self, rows: int, length: int, *, gradients: bool) -> Traced:
+        """A micro-batch's forward and backward of logits."""
+
+        def run() -> None:
+            self._units(rows, length).sum().backward()
+
+        key = ("reward_update", rows, length, gradients)
+        return self._once(key, lambda: self._backward(run, gradients))
+
+    def score(self, rows: int, length: int) -> Traced:
+        """A batch's logits without gradient."""
+
+        def run() -> Tensor:
+            with torch.no_grad():
+                return self._units(rows, length)
+
+        return self._once(("score", rows, length), lambda: self._trace(run))
+
+    def sample(self, rows: int, prompt: int, completion: int) -> tuple[Traced, int]:
+        """Generation of one batch, at its two largest moments: reading the prompts, the last token.
+
+        Returns:
+            what it holds, and the bytes of the keys and values among that.
+        """
+        return self._once(
+            ("sample", rows, prompt, completion), lambda: self._sample(rows, prompt, completion)
+        )
+
+    def _sample(self, rows: int, prompt: int, completion: int) -> tuple[Traced, int]:
+        with torch.no_grad(), fake(), autocast(self.style):
+            # How a cache is laid out is the model's matter: it fills one by reading.
+            before = self._read(rows, prompt + completion - 1).past_key_values
+        with torch.no_grad():
+            reading = self._trace(lambda: self._read(rows, prompt))
+            step = self._trace(lambda: self._next(rows, prompt + completion, before))
+        cache = _cache_bytes(before)
+        whole = cache * (prompt + completion) // max(prompt + completion - 1, 1)
+        # The cache as it was is there too, and not counted as new.
+        return Traced(max(reading.peak, step.peak + cache), whole), whole
+
+    @functools.cached_property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of the keys and values of one token."""
+        with torch.no_grad(), fake(), autocast(self.style):
+            return _cache_bytes(self._read(1, 64).past_key_values) // 64
+
+    def _once(self, key: Any, run: Callable[[], T]) -> T:
+        if key not in self._traced:
+            self._traced[key] = run()
+        return self._traced[key]
+
+    def _policy(self) -> Policy:
+        policy = Policy(self.model, cast(Any, SimpleNamespace(pad_token_id=0)))
+        policy.weights = self.weights
+        return policy
+
+    def _units(self, rows: int, length: int) -> Tensor:
+        head = self.source.head
+        assert head is not None
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        with self.weights.acting():
+            known = [Row([0] * length) for _ in range(rows)]
+            return head.units(self.model, known, ids, torch.ones_like(ids))
+
+    def _read(self, rows: int, length: int) -> Any:
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        with self.weights.acting():
+            return self.model(
+                input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1
+            )
+
+    def _next(self, rows: int, length: int, cache: Any) -> Any:
+        """The last token, with the sampler's four tables of rows x vocabulary beside the logits."""
+        with self.weights.acting():
+            logits = self.model(
+                input_ids=torch.zeros(rows, 1, dtype=torch.long),
+                attention_mask=torch.ones(rows, length, dtype=torch.long),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+        before = torch.zeros(logits.shape)  # the recorder's of the token before
+        scores = logits.to(torch.float32, copy=True)
+        recorded = scores.log_softmax(-1)
+        chances = scores.softmax(-1)
+        return before, recorded, chances
+
+    def _backward(self, run: Any, gradients: bool) -> Traced:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        self.model.train()
+        with fake():
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter) if gradients else None
+        try:
+            return self._trace(run, [p.grad for p in trained if p.grad is not None])
+        finally:
+            for parameter in trained:
+                parameter.grad = None
+            self.model.eval()
+
+    def _trace(self, run: Any, more: Iterable[Tensor] = ()) -> Traced:
+        return trace(run, [*self._held(), *more], self.style)
+
+
+def _rollouts(rows: int, prompt: int, completion: int) -> Rollouts:
+    return cast(Rollouts, _Longest(rows, prompt, completion))
+
+
+def _cache_bytes(cache: Any) -> int:
+    tensors = [t for layer in cache.layers for t in vars(layer).values() if isinstance(t, Tensor)]
+    return sum(t.untyped_storage().nbytes() for t in _unique(tensors))
+
+
+def _unique(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return list({t.untyped_storage()._cdata: t for t in tensors}.values())
+
+
+def _build(source: Source, dtype: DType) -> PreTrainedModel:
+    loader: Any = (
+        AutoModelForCausalLM if source.kind == "causal_lm" else AutoModelForSequenceClassification
+    )
+    config = copy.deepcopy(source.config)
+    if source.kind == "classifier":
+        config.num_labels = 1
+    attention = source.attn_implementation
+    if attention not in (None, "eager", "sdpa"):
+        attention = "sdpa"  # other kernels need not be here, and keep as much
+    options = {} if attention is None else {"attn_implementation": attention}
+    try:
+        return loader.from_config(
+            config,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=source.trust_remote_code,
+            **options,
+        )
+    except (ValueError, ImportError, AttributeError, TypeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{source.key}: cannot build the model from its config: {first}"
+        ) from error
+
+
+def _make_fake(model: nn.Module) -> None:
+    """Turn meta tensors into fake ones, which say that they are on the CPU; ties stay."""
+    made: dict[int, Tensor] = {}
+    with fake():
+        for module in model.modules():
+            for held in (module._parameters, module._buffers, vars(module)):
+                for name, old in list(held.items()):
+                    if not isinstance(old, Tensor):
+                        continue
+                    if id(old) not in made:
+                        new = torch.empty(old.shape, dtype=old.dtype)
+                        if isinstance(old, nn.Parameter):
+                            new = nn.Parameter(new, requires_grad=old.requires_grad)
+                        made[id(old)] = new
+                    held[name] = made[id(old)]
+
+
+@functools.lru_cache(maxsize=64)
+def skeleton(
+    source: Source,
+    adapter: Adapter | None,
+    dtype: DType,
+    style: Style,
+    checkpointing: bool,
+) -> Skeleton:
+    """A :class:`Skeleton`, made once."""
+    return Skeleton(source, adapter, dtype, style, checkpointing)
