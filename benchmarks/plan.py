@@ -144,7 +144,7 @@ def compare(folder: Path, prompt: int, tokens: int, case: tuple[str, ...]) -> di
 def main() -> None:
     """Run all cases, or those named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--tokens", type=int, default=160, help="of each completion")
+    parser.add_argument("--tokens", type=int, default=48, help="of each completion")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--case", action="append", choices=list(CASES))
     parser.add_argument("--output", type=Path, default=HERE / "plan.json")

@@ -2,9 +2,9 @@
 
     python experiments/references/check.py FILE [FILE ...]
 
-A reference counts as read when the same text, boxed, is judged CORRECT against it, and an answer that
-is surely another one INCORRECT: equal texts need no reading. Writes README.md beside itself: counts by
-file, and every reference that is not read with the verifier's reason.
+A reference counts as read when the same text, boxed, is judged CORRECT against it, and an answer
+that is surely another one INCORRECT: equal texts need no reading. Writes README.md beside itself:
+counts by file, and every reference that is not read with the verifier's reason.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ HEAD = """# References that the verifier can read
 
     python experiments/references/check.py FILES
 
-Samples of published problem sets (their own tests are not trained on). A reference is cut to its final
-answer as `cooper.data.references.final_answer` does. It counts as read when `verifier=math` with its
-defaults judges the same text, boxed, CORRECT against it, and -98765.4321 INCORRECT: equal texts need no
-reading. What is not read is UNDECIDED in training for answers of another wording, and is counted in
-`verifier/undecided`.
+Samples of published problem sets (their own tests are not trained on). A reference is cut to its
+final answer as `cooper.data.references.final_answer` does. It counts as read when `verifier=math`
+with its defaults judges the same text, boxed, CORRECT against it, and -98765.4321 INCORRECT: equal
+texts need no reading. What is not read is UNDECIDED in training for answers of another wording, and
+is counted in `verifier/undecided`.
 
 """
 

@@ -17,15 +17,23 @@ from safetensors.torch import load_file
 from small_runs import metrics_of
 
 from cooper.config.schema import register
+from cooper.models import RewardModel, load_reward_model, load_tokenizer
+from cooper.models.adapters import LoraAdapter
 from cooper.testing import write_policy, write_reward_model
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-FAMILY = {"deepmath_qwen": "qwen2", "deepmath_llama": "llama", "gsm8k_qwen_lora": "qwen2"}
-TRAIN = {"deepmath_qwen": "deepmath", "deepmath_llama": "deepmath", "gsm8k_qwen_lora": "gsm8k"}
+FAMILY = {
+    "deepmath_qwen": "qwen2",
+    "deepmath_llama": "llama",
+    "gsm8k_qwen_lora": "qwen2",
+    "gsm8k_qwen_shared": "qwen2",
+}
+TRAIN = {name: name.partition("_")[0] for name in FAMILY}
 SETS = {
     "deepmath_qwen": ("math500", "gsm8k", "svamp", "olympiadbench_en", "math_odyssey"),
     "deepmath_llama": ("math500", "gsm8k", "svamp", "olympiadbench_en", "math_odyssey"),
     "gsm8k_qwen_lora": ("gsm8k_256", "gsm8k", "svamp"),
+    "gsm8k_qwen_shared": ("gsm8k_256", "gsm8k", "svamp"),
 }
 SIZES = (
     "group_size=3",
@@ -59,10 +67,15 @@ def disk(tmp_path_factory):
     for family in ("qwen2", "llama"):
         write_policy(folder / family, texts, family=family)
     write_reward_model(folder / "reward_model", texts)
+    base = str(folder / "qwen2")
+    additions = RewardModel(load_reward_model(base, new_head_seed=0), load_tokenizer(base))
+    additions.adapt(LoraAdapter(rank=4), seed=0)
+    additions.save(folder / "reward_additions")
     return folder
 
 
 def paths(disk, name, reward_model=True):
+    reward = "reward_additions" if name.endswith("shared") else "reward_model"
     known = {"gsm8k_256": "gsm8k"}
     kinds = {"math500": "val", "gsm8k_256": "val"}
     sets = [
@@ -72,7 +85,7 @@ def paths(disk, name, reward_model=True):
     return [
         f"experiment={name}",
         f"policy.path={disk}/{FAMILY[name]}",
-        *([f"reward_model.path={disk}/reward_model"] if reward_model else []),
+        *([f"reward_model.path={disk}/{reward}"] if reward_model else []),
         f"data.train.path={disk}/{TRAIN[name]}",
         *sets,
     ]
@@ -94,7 +107,7 @@ def test_two_steps_end_to_end(cli, disk, tmp_path, name):
     assert any(not torch.equal(given[key], trained[key]) for key in given)
     assert (tmp_path / "r" / "reward_model" / "model.safetensors").is_file()
     checkpoint = tmp_path / "r" / "checkpoints" / "000002" / "policy"
-    assert (checkpoint / "adapter_model.safetensors").is_file() == name.endswith("lora")
+    assert (checkpoint / "adapter_model.safetensors").is_file() == name.startswith("gsm8k")
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -112,7 +125,7 @@ def test_without_a_reward_model_the_commands_to_run_first_are_named(cli, disk, t
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("name", ["deepmath_qwen", "gsm8k_qwen_lora"])
+@pytest.mark.parametrize("name", ["deepmath_qwen", "gsm8k_qwen_lora", "gsm8k_qwen_shared"])
 def test_the_rule_needs_no_reward_model(cli, disk, tmp_path, name):
     result = cli(*paths(disk, name, reward_model=False), *SIZES, "reward=rule", small=False)
     assert result.code == 0, result.err

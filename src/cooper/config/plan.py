@@ -49,7 +49,7 @@ NOT_MODELLED = (
     "what the allocator wastes, and workspaces of kernels beyond the CUDA context",
     "what the rest of the program holds: texts, verifiers, figures",
     "communication between GPUs, other than its buffers",
-    "time of anything but products and memory reads; verifiers; batches that wait for their longest",
+    "time of anything but products and memory reads; batches that wait for their longest row",
     "mixtures of experts in times: products inside fused experts are not counted",
 )
 
@@ -133,8 +133,8 @@ def planned(cfg: DictConfig) -> Result:
     found = memory(setup, process)
     gpus = chosen_gpus(cfg) if setup.gpu else []
     work = step_work(setup)
-    short = [gpu for gpu in gpus if found.peak > gpu.memory]
-    mends = remedies(setup) if short else []
+    short = [gpu.memory for gpu in gpus if found.peak > gpu.memory]
+    mends = remedies(setup, min(short)) if short else []
     return Result(setup, found, work, gpus, mends, assumptions)
 
 
@@ -413,32 +413,39 @@ def show(result: Result, console: Console) -> None:
     )
     if result.gpus:
         _show_gpus(result, console)
-    for remedy in result.remedies:
-        fits = [gpu.name for gpu in result.gpus if remedy.peak <= gpu.memory]
-        console.print(
-            f"  {remedy.change}: {_gib(remedy.peak)} GiB, "
-            + (f"fits {', '.join(fits)}" if fits else "fits none of these")
-        )
+    if result.remedies:
+        _show_remedies(result, console)
     console.print("Assumed: " + "; ".join(result.assumptions))
     console.print("Not modelled: " + "; ".join(NOT_MODELLED))
 
 
 def _show_gpus(result: Result, console: Console) -> None:
-    names = [work.name for work in result.work]
     title = "Least seconds of a step, at the data sheet's speed and bandwidth"
-    table = Table("GPU", "GiB", "fits", *names, "step", title=title)
-    short = []
+    table = Table("GPU", "GiB", "fits", "sampling", "the rest", "step", title=title)
     for gpu in result.gpus:
         missing = result.memory.peak - gpu.memory
         fits = "yes" if missing <= 0 else f"no, {_gib(missing)} short"
-        seconds = _seconds(result, gpu) or {}
-        cells = [f"{seconds[name]:.3g}" if seconds else "-" for name in [*names, "step"]]
+        seconds = _seconds(result, gpu)
+        cells = ["-"] * 3
+        if seconds is not None:
+            sampling, step = seconds["sampling"], seconds["step"]
+            cells = [f"{value:,.1f}" for value in (sampling, step - sampling, step)]
         table.add_row(gpu.name, _gib(gpu.memory), fits, *cells)
-        if missing > 0:
-            short.append(gpu.name)
     console.print(table)
-    if short:
-        console.print(f"Does not fit {', '.join(short)}. Planned again with a change:")
+
+
+def _show_remedies(result: Result, console: Console) -> None:
+    table = Table("change", "GiB", "fits then", title="Planned again with a change")
+    for remedy in result.remedies:
+        fits = [gpu.name for gpu in result.gpus if remedy.peak <= gpu.memory]
+        all_fit = len(fits) == len(result.gpus) > 1
+        table.add_row(
+            "\n".join(remedy.change.split()),
+            _gib(remedy.peak),
+            "all" if all_fit else ", ".join(fits) or "none",
+        )
+        table.add_section()
+    console.print(table)
 
 
 def _gib(size: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import warnings
@@ -146,6 +147,8 @@ def changed_settings(folder: RunFolder, cfg: DictConfig) -> list[str]:
 def settle(cfg: DictConfig) -> None:
     """Put the process in order: threads, and what others print."""
     set_quiet(cfg.quiet)
+    if cfg.quiet:
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
     if cfg.trainer.threads:
         torch.set_num_threads(cfg.trainer.threads)
     quieten()

@@ -24,23 +24,31 @@ class Remedy:
     peak: int  # bytes a GPU
 
 
-def remedies(setup: Setup) -> list[Remedy]:
-    """Plan a run again with each change that lowers its peak; the smaller changes come first."""
-    now, found = memory(setup).peak, []
-    for change, changed in changes(setup):
-        peak = memory(changed).peak
-        if peak < now:
-            found.append(Remedy(change, peak))
-    return found
+def remedies(setup: Setup, target: int) -> list[Remedy]:
+    """Plan a run again with each change that lowers its peak; the smaller changes come first.
+
+    Args:
+        setup: of the run.
+        target: bytes to come down to; of a sharded strategy the fewest GPUs that do are told.
+    """
+    now = memory(setup).peak
+    found = [Remedy(text, memory(changed).peak) for text, changed in changes(setup)]
+    if not (setup.gpus > 1 and setup.sharding.weights):
+        for name in _SHARDED:
+            told = None
+            for text, changed in _on_more(setup, name):
+                told = Remedy(text, memory(changed).peak)
+                if told.peak <= target:
+                    break
+            found += [told] if told else []
+    return [remedy for remedy in found if remedy.peak < now]
 
 
 def changes(setup: Setup) -> Iterator[tuple[str, Setup]]:
-    """Changes of sizes one by one and together; then with LoRA, one base, more GPUs."""
-    texts, small = [], setup
+    """Changes of sizes one by one and together; then with LoRA, and with one base."""
+    texts, small = _small(setup)
     for text, change in _sizes(setup):
         yield text, change(setup)
-        texts.append(text)
-        small = change(small)
     together = " ".join(texts)
     if len(texts) > 1:
         yield together, small
@@ -48,16 +56,38 @@ def changes(setup: Setup) -> Iterator[tuple[str, Setup]]:
     lora = " ".join(f"adapter@{key}_adapter=lora" for key in full)
     if full:
         yield lora, _with_lora(setup)
-        yield f"{lora} {together}".strip(), _with_lora(small)
-    if not setup.shared and setup.reward_model is not None and setup.gpus == 1:
+        if texts:
+            yield f"{lora} {together}", _with_lora(small)
+    if not setup.shared and _one_base(setup):
         yield f"model=shared {together}".strip(), replace(_with_lora(small), shared=True)
-    if setup.gpus > 1 and setup.sharding.weights:
-        return
-    for name in _SHARDED:
-        for gpus in _GPUS:
-            if gpus >= setup.gpus:
-                text = f"plan.strategy={name} plan.gpus={gpus} {together}".strip()
-                yield text, replace(small, sharding=STRATEGIES[name], gpus=gpus)
+
+
+def _one_base(setup: Setup) -> bool:
+    """Whether policy and trained reward model come from bases of one form."""
+    own = setup.policy.source.config.to_dict()
+    return len(_trained(setup)) == 2 and all(
+        own[name] == role.source.config.to_dict().get(name)
+        for _, role in _trained(setup)
+        for name in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    )
+
+
+def _small(setup: Setup) -> tuple[list[str], Setup]:
+    """All changes of sizes together."""
+    texts, small = [], setup
+    for text, change in _sizes(setup):
+        texts.append(text)
+        small = change(small)
+    return texts, small
+
+
+def _on_more(setup: Setup, name: str) -> Iterator[tuple[str, Setup]]:
+    """A sharded strategy on 2, 4 and 8 GPUs, with all changes of sizes."""
+    texts, small = _small(setup)
+    for gpus in _GPUS:
+        if gpus >= setup.gpus:
+            text = " ".join([f"plan.strategy={name}", f"plan.gpus={gpus}", *texts])
+            yield text, replace(small, sharding=STRATEGIES[name], gpus=gpus)
 
 
 def _trained(setup: Setup) -> list[tuple[str, Role]]:
@@ -90,10 +120,11 @@ def _sizes(setup: Setup) -> Iterator[tuple[str, Callable[[Setup], Setup]]]:
 
 
 def _with_lora(setup: Setup) -> Setup:
-    return _each(
-        setup,
-        lambda role: replace(role, adapter=_LORA) if role.adapter.trains_base else role,  # type: ignore[union-attr]
-    )
+    def change(role: Role) -> Role:
+        full = role.adapter is not None and role.adapter.trains_base
+        return replace(role, adapter=_LORA) if full else role
+
+    return _each(setup, change)
 
 
 def _each(setup: Setup, change: Callable[[Role], Role]) -> Setup:

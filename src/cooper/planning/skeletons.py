@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Literal, TypeVar, cast
@@ -95,7 +95,8 @@ class Skeleton:
         style: Style,
         checkpointing: bool,
     ) -> None:
-        self.source, self.style = source, style
+        self.source = source
+        self.style: Style = style
         self._traced: dict[Any, Any] = {}  # what was traced already, by its name and sizes
         with torch.device("meta"):
             self.model = _build(source, dtype)
@@ -211,13 +212,14 @@ class Skeleton:
         with torch.no_grad(), fake(), autocast(self.style):
             # How a cache is laid out is the model's matter: it fills one by reading.
             before = self._read(rows, prompt + completion - 1).past_key_values
+        whole = _cache_bytes(before) * (prompt + completion) // (prompt + completion - 1)
         with torch.no_grad():
             reading = self._trace(lambda: self._read(rows, prompt))
-            step = self._trace(lambda: self._next(rows, prompt + completion, before))
-        cache = _cache_bytes(before)
-        whole = cache * (prompt + completion) // max(prompt + completion - 1, 1)
-        # The cache as it was is there too, and not counted as new.
-        return Traced(max(reading.peak, step.peak + cache), whole), whole
+            # Each layer's keys and values are copied to a longer place, and the old ones go.
+            step = self._trace(
+                lambda: self._next(rows, prompt + completion, before), there=_cached(before)
+            )
+        return Traced(max(reading.peak, step.peak), whole), whole
 
     @functools.cached_property
     def cache_bytes_per_token(self) -> int:
@@ -279,17 +281,20 @@ class Skeleton:
                 parameter.grad = None
             self.model.eval()
 
-    def _trace(self, run: Any, more: Iterable[Tensor] = ()) -> Traced:
-        return trace(run, [*self._held(), *more], self.style)
+    def _trace(self, run: Any, more: Iterable[Tensor] = (), there: Iterable[Tensor] = ()) -> Traced:
+        return trace(run, [*self._held(), *more], self.style, there)
 
 
 def _rollouts(rows: int, prompt: int, completion: int) -> Rollouts:
     return cast(Rollouts, _Longest(rows, prompt, completion))
 
 
+def _cached(cache: Any) -> Iterator[Tensor]:
+    return (t for layer in cache.layers for t in vars(layer).values() if isinstance(t, Tensor))
+
+
 def _cache_bytes(cache: Any) -> int:
-    tensors = [t for layer in cache.layers for t in vars(layer).values() if isinstance(t, Tensor)]
-    return sum(t.untyped_storage().nbytes() for t in _unique(tensors))
+    return sum(t.untyped_storage().nbytes() for t in _unique(list(_cached(cache))))
 
 
 def _unique(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -326,7 +331,8 @@ def _make_fake(model: nn.Module) -> None:
     made: dict[int, Tensor] = {}
     with fake():
         for module in model.modules():
-            for held in (module._parameters, module._buffers, vars(module)):
+            places: list[Any] = [module._parameters, module._buffers, vars(module)]
+            for held in places:
                 for name, old in list(held.items()):
                     if not isinstance(old, Tensor):
                         continue

@@ -1,10 +1,10 @@
 """Floor of a step's time on a GPU: its rated speed and bandwidth, fully used.
 
 FLOPs are those of the products with weights (2 a weight and token) and of attention; a backward
-pass takes two forwards, one where only low-rank additions learn. A generated token reads all weights
-and its batch's keys and values, so that bandwidth decides. Not modelled: anything that is no such
-product, communication between GPUs, verifiers, mixtures of experts, and batches that wait for their
-longest completion. A real step takes a multiple of this.
+pass takes two forwards, one where only low-rank additions learn. A generated token reads all
+weights and its batch's keys and values, so that bandwidth decides. Not modelled: anything that is
+no such product, communication between GPUs, verifiers, mixtures of experts, and batches that wait
+for their longest completion. A real step takes a multiple of this.
 """
 
 from __future__ import annotations

@@ -41,15 +41,21 @@ def fake() -> Iterator[None]:
         yield
 
 
-def trace(run: Callable[[], Any], known: Iterable[Tensor], style: Style) -> Traced:
+def trace(
+    run: Callable[[], Any],
+    known: Iterable[Tensor],
+    style: Style,
+    there: Iterable[Tensor] = (),
+) -> Traced:
     """Run code on tensors without content and count what it holds.
 
     Args:
         run: made of torch's operations; its result is dropped at the end.
         known: tensors that are not counted, such as weights.
         style: "autocast" computes in bfloat16 on float32 weights, as the Trainer's bf16-mixed does.
+        there: tensors that are counted from the start, and that the code may end.
     """
-    with _FAKE, _Live(known) as live, _AllTrue(), autocast(style):
+    with _FAKE, _Live(known, there) as live, _AllTrue(), autocast(style):
         result = run()
         left = live.live
         del result
@@ -66,12 +72,15 @@ def autocast(style: Style) -> Iterator[None]:
 class _Live(TorchDispatchMode):
     """Counts the bytes of all storages that operations make, while they live."""
 
-    def __init__(self, known: Iterable[Tensor]) -> None:
+    def __init__(self, known: Iterable[Tensor], there: Iterable[Tensor]) -> None:
         super().__init__()
         self.live = self.peak = 0
         self._seen: set[int] = set()  # addresses of torch's storages that live
         for tensor in known:
             self._add(tensor, 0)
+        for tensor in there:
+            self._add(tensor)
+        self.peak = self.live
 
     def _add(self, tensor: Tensor, size: int | None = None) -> None:
         storage = tensor.untyped_storage()
