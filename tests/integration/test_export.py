@@ -282,6 +282,20 @@ def test_both_models_are_pushed_at_the_end(cli, qwen, stand_in):
     assert 'from_pretrained("lab/maths")' in Path("r/policy/README.md").read_text()
 
 
+def test_a_run_that_did_not_end_is_not_pushed(cli, qwen, stand_in, tmp_path):
+    """Stopped by its own callback after the first of two steps."""
+    stopping = (
+        PROBE + "    def on_train_batch_end(self, trainer, *rest): trainer.should_stop = True\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(globals(), "PROBE", stopping)
+        result = run(cli, qwen, "export.push_to_hub=lab/maths")
+    assert json.loads(Path("r/summary.json").read_text())["status"] == "stopped"
+    assert stand_in.calls == []
+    assert "nothing goes to the hub" in result.out
+    assert Path("r/policy/model.safetensors").is_file()
+
+
 def test_a_failed_push_loses_nothing(cli, qwen, stand_in):
     stand_in.refused = "me/maths-reward-model"
     with pytest.raises(AssertionError, match=r"export\.push_to_hub") as told:

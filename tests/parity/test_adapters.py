@@ -249,6 +249,8 @@ def test_a_reward_model_s_additions_bring_its_head(
 def test_errors(own: Policy, tmp_path: Path, reward_folder: Path) -> None:
     with pytest.raises(ModelError, match=r"adapter\.target_modules=\['none'\]: "):
         own.adapt(LoraAdapter(target_modules=["none"]), seed=1)
+    with pytest.raises(ModelError, match=r"no layer q_prj; it has .*q_proj"):  # peft takes it
+        own.adapt(LoraAdapter(target_modules=["v_proj", "q_prj"]), seed=1)
     own.adapt(LORA, seed=1)
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         own.weights.load(tmp_path)

@@ -269,6 +269,8 @@ class LoraAdapter(Adapter):
         from peft import LoraConfig, TaskType, get_peft_model
 
         names = self.target_modules
+        if not isinstance(names, str):
+            self._require_layers(model)
         score = getattr(model, "score", None)
         if isinstance(score, nn.Linear) and score.weight.dtype != torch.float32:
             # A trained layer of 16 bits would not move at RL's learning rates.
@@ -280,6 +282,8 @@ class LoraAdapter(Adapter):
             lora_alpha=cast(Any, self.alpha),
             lora_dropout=self.dropout,
             target_modules=names if isinstance(names, str) else list(names),
+            # The commit of a base from the hub, so that the additions keep to its weights.
+            revision=getattr(model.config, "_commit_hash", None),
         )
         try:
             with torch.random.fork_rng(devices=[]):
@@ -289,6 +293,17 @@ class LoraAdapter(Adapter):
             raise ModelError(
                 f"adapter.target_modules={names}: {str(error).splitlines()[0]}"
             ) from error
+
+    def _require_layers(self, model: PreTrainedModel) -> None:
+        """Check that every name names a layer: peft is content with one of them."""
+        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        for wanted in self.target_modules:
+            if not any(f".{name}".endswith(f".{wanted}") for name in layers):
+                known = sorted({name.rpartition(".")[2] for name in layers} - {"score", "lm_head"})
+                raise ModelError(
+                    f"adapter.target_modules={list(self.target_modules)}: {type(model).__name__} "
+                    f"has no layer {wanted}; it has {', '.join(known)}, or give all-linear"
+                )
 
 
 def to_weights_dtype(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
