@@ -199,6 +199,7 @@ def read(cfg: DictConfig) -> tuple[Setup, list[str]]:
         precision=cfg.trainer.precision,
         gpu=cfg.trainer.accelerator != "cpu",
         sharding=STRATEGIES[strategy],
+        shared=cfg.model.shared,
         gpus=gpus,
     )
     if needs_reward_model(cfg):
