@@ -3,7 +3,9 @@
     python benchmarks/plan.py
 
 A Qwen2 of 128 million parameters with random weights is policy and reward model; each case runs two
-steps, so that Adam's moments are there, in a process of its own. Writes plan.json beside this file.
+steps, so that Adam's moments are there, in a process of its own. glibc is told to give freed memory
+back at once (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_): by its defaults it keeps several
+hundred MiB, which no plan of tensors can know. Writes plan.json beside this file.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ HERE = Path(__file__).parent
 ROWS = [{"question": f"What is {n} + {n + 7}?", "answer": f"{2 * n + 7}"} for n in range(40)]
 LORA = ("adapter@policy_adapter=lora", "adapter@reward_model_adapter=lora")
 CHECKPOINTING = ("policy.gradient_checkpointing=true", "reward_model.gradient_checkpointing=true")
+# Freed blocks of more bytes than this, and more than this at the heap's end, are not kept.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 CASES = {
     "full": (),
     "full, gradient checkpointing": CHECKPOINTING,
@@ -110,7 +114,7 @@ def run(folder: Path, program: str, *arguments: str) -> str:
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **MALLOC},
     )
     if done.returncode:
         raise SystemExit(f"{program} ended with {done.returncode}: {done.stderr[-2000:]}")
@@ -163,6 +167,7 @@ def main() -> None:
                 "prompt_tokens": prompt,
                 "completion_tokens": arguments.tokens,
                 "platform": f"{platform.system()} {platform.machine()}",
+                "malloc": MALLOC,
                 "versions": package_versions(),
                 "cases": cases,
             }

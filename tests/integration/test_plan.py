@@ -163,8 +163,7 @@ def test_the_plan_adds_one_key_to_the_training(plan: Any, folder: Path) -> None:
     "case",
     [
         "full",
-        # Measured 19 % above the plan (benchmarks/plan.json); the cause is not found yet.
-        pytest.param("lora", marks=pytest.mark.xfail(strict=False)),
+        "lora",
     ],
 )
 def test_memory_is_that_of_a_run(case: str, tmp_path: Path) -> None:

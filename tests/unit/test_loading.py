@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from cooper.config.build import lacking
 from cooper.errors import ModelError
 from cooper.models import (
     Policy,
@@ -223,3 +225,13 @@ def test_tiny_tokenizer_decodes_any_text_to_itself(
 ) -> None:
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(ids) == text
+
+
+def test_what_a_tokenizer_lacks_is_told(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert lacking(tokenizer, "policy.path=x") == []
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = None
+    other.pad_token = other.eos_token
+    template, padding = lacking(other, "policy.path=x")
+    assert template.startswith("policy.path=x: its tokenizer has no chat template; prompts are")
+    assert padding.startswith("policy.path=x: its tokenizer has no padding token of its own")

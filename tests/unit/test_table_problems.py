@@ -283,6 +283,13 @@ def test_final_answers_of_references(text: str, answer: str) -> None:
     assert final_answer(text) == answer
 
 
+def test_rows_under_their_names(tmp_path: Path) -> None:
+    """The form of MathOdyssey's own file."""
+    row = {"Problem_1": {"question": "q", "answer": "16", "reasoning": "long", "level": "x"}}
+    (problem,) = benchmark("math_odyssey", path=write(tmp_path, json.dumps(row)))
+    assert (problem.id, problem.question, problem.reference) == ("Problem_1", "q", "16")
+
+
 def test_benchmarks_in_published_form_and_ours(tmp_path: Path) -> None:
     row = {"question": "q", "final_answer": ["3"]}
     path = write(tmp_path, json.dumps(row))

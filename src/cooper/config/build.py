@@ -17,6 +17,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import DictConfig
+from transformers import PreTrainedTokenizerBase
 
 from cooper.annotation import LABELLED, HybridAnnotation
 from cooper.config.parts import instantiate, plain
@@ -393,6 +394,7 @@ class RunBuilder:
             key="policy.path",
         )
         check_vocabulary(model, tokenizer, source.path, "policy.path")
+        self.notes += lacking(tokenizer, f"policy.path={source.path}")
         policy = Policy(model, tokenizer, self.cfg.sampling.temperature)
         if adapter is not None:
             policy.adapt(adapter, self.cfg.seed)
@@ -570,6 +572,22 @@ def monitor_settings(
                 "ends after a number of updates that is then not known; give constant"
             )
     return settings
+
+
+def lacking(tokenizer: PreTrainedTokenizerBase, name: str) -> list[str]:
+    """What a tokenizer does not bring, what is done instead, and what mends it."""
+    notes: list[str] = []
+    if not tokenizer.chat_template:
+        notes.append(
+            f"{name}: its tokenizer has no chat template; prompts are the question and a line end, "
+            "as for a base model; if it was tuned on chats, give a folder with their template"
+        )
+    if tokenizer.pad_token_id == tokenizer.eos_token_id:
+        notes.append(
+            f"{name}: its tokenizer has no padding token of its own; the end-of-sequence token "
+            "fills up, masked everywhere"
+        )
+    return notes
 
 
 def tables_in(found: Any) -> dict[str, TableProblems]:

@@ -85,6 +85,15 @@ def find_columns(
     return Columns(*found)
 
 
+def under_its_name(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The row itself, of a row that holds it under its name alone (MathOdyssey's own file)."""
+    if len(row) == 1:
+        ((name, inner),) = row.items()
+        if isinstance(inner, Mapping):
+            return {"id": name, **inner}
+    return row
+
+
 def has(row: Mapping[str, Any], name: str) -> bool:
     """Whether a row has a column; a dot goes into a nested one."""
     return name in row or dig(row, name) is not None

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import overload
 
-from cooper.data.columns import find_columns, id_of, question_of, reference_of, source_of
+from cooper.data.columns import (
+    find_columns,
+    id_of,
+    question_of,
+    reference_of,
+    source_of,
+    under_its_name,
+)
 from cooper.data.tables import BadRows, read_table
 from cooper.errors import DataError
 from cooper.types import Problem
@@ -57,11 +64,14 @@ class TableProblems(Sequence[Problem]):
         first = next(read_table(path, bad=BadRows(skip_bad), **where), None)
         if first is None:
             raise DataError(f"{path}: holds no rows; at least one problem is needed")
-        columns = find_columns(*first, question_column, reference_column)
+        columns = find_columns(
+            first[0], under_its_name(first[1]), question_column, reference_column
+        )
         stem = Path(path).stem
         self._problems: list[Problem] = []
         rows = read_table(path, bad=bad, columns=columns.top, **where)
         for place, row in itertools.islice(rows, limit or None):
+            row = under_its_name(row)
             try:
                 question, system = question_of(place, row, columns.question)
                 reference = reference_of(place, row, columns.reference)
