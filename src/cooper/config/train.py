@@ -176,6 +176,8 @@ def quieten() -> None:
         r".*isinstance\(treespec, LeafSpec\).*",
         r".*No device id is provided.*",
         r".*module\(s\) in eval mode at the start of training.*",
+        r".*`is_gradient_checkpointing` is deprecated.*",  # by peft
+        r".*modify a model with PEFT for a second time.*",  # on purpose: two views of one base
     ):
         warnings.filterwarnings("ignore", message=message)
 

@@ -114,6 +114,7 @@ def _reward_view(model: PreTrainedModel, base: str, reward: Pretrained) -> tuple
             f"SEQ_CLS is needed); {how}"
         )
     peft_config.inference_mode = False
+    peft_config.base_model_name_or_path = model.name_or_path  # the same, by the name used here
     config = copy.deepcopy(model.config)
     config.num_labels = 1
     setattr(config, RECORD, record)
