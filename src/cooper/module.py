@@ -381,7 +381,8 @@ class CooperModule(L.LightningModule):
 
         They are when no update lies between, and nothing was cut from the distribution.
         """
-        whole = self.sampling.top_p == 1 and self.sampling.top_k == 0
+        cut = self.sampling
+        whole = cut.top_p == 1 and cut.top_k == 0 and cut.min_p == 0
         return whole and rollouts.policy_version == self.updaters["policy"].steps
 
     def configure_optimizers(self) -> tuple[list[Any], list[Any]]:

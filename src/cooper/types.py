@@ -122,6 +122,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0  # 0: no limit
+    min_p: float = 0.0  # tokens below this share of the likeliest one's probability are cut; 0: off
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -137,6 +138,8 @@ class SamplingParams:
             raise ValueError(f"top_p={self.top_p}: must lie in (0, 1]; 1 switches it off")
         if self.top_k < 0:
             raise ValueError(f"top_k={self.top_k}: 0 (off) or more")
+        if not 0 <= self.min_p < 1:
+            raise ValueError(f"min_p={self.min_p}: must lie in [0, 1); 0 switches it off")
 
 
 @dataclass(frozen=True)

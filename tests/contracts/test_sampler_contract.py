@@ -34,6 +34,11 @@ def variants() -> Iterator[Any]:
         yield pytest.param((path, {}), id=path.stem)
         if "batch_size" in OmegaConf.load(path):
             yield pytest.param((path, {"batch_size": 3}), id=f"{path.stem}-small-batches")
+        if "cache_tokens" in OmegaConf.load(path):
+            # Room for five sequences: a whole group and one slot that stays free; then for two,
+            # so that groups come in parts.
+            for tokens in (300, 120):
+                yield pytest.param((path, {"cache_tokens": tokens}), id=f"{path.stem}-{tokens}")
 
 
 @pytest.fixture(params=variants())
@@ -89,7 +94,7 @@ def logits(policy: Policy, rollouts: Rollouts, row: int) -> Tensor:
 
 
 def test_there_are_samplers() -> None:
-    assert {"hf"} <= {path.stem for path in FILES}
+    assert {"hf", "native"} <= {path.stem for path in FILES}
 
 
 def test_order_and_group_size(sampler: Sampler, drawer: Policy, prompts: list[Prompt]) -> None:

@@ -383,6 +383,10 @@ def cross_check(cfg: DictConfig) -> None:
         ),
         (cfg.sampling.top_k >= 0, f"sampling.top_k={cfg.sampling.top_k}: 0 (off) or more"),
         (
+            0 <= cfg.sampling.min_p < 1,
+            f"sampling.min_p={cfg.sampling.min_p}: must lie in [0, 1); 0 switches it off",
+        ),
+        (
             min(cfg.sampling.max_new_tokens, cfg.evaluation.max_new_tokens) >= 1,
             f"sampling.max_new_tokens={cfg.sampling.max_new_tokens}, evaluation.max_new_tokens="
             f"{cfg.evaluation.max_new_tokens}: give 1 or more",

@@ -11,16 +11,13 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
-from cooper.errors import NonFiniteError
 from cooper.functional import pad_sequences
 from cooper.models.loading import pad_id
 from cooper.models.policy import Policy
 from cooper.samplers.base import OnGroup, Sampler, pack_rollouts
+from cooper.samplers.drawing import require_finite, warpers
 from cooper.types import Prompt, Rollouts, SamplingParams
 
 
@@ -41,11 +38,8 @@ class _LogprobRecorder(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Gather the previous step's token; keep this step's distribution."""
-        if self._last is None and not bool(torch.isfinite(scores).any(-1).all()):
-            raise NonFiniteError(
-                "policy: its logits are not finite, so nothing can be sampled; its weights have "
-                "diverged: lower policy_optimizer.lr and go on from an earlier checkpoint"
-            )
+        if self._last is None:
+            require_finite(scores)
         self._take(input_ids)
         self._last = scores.float().log_softmax(-1)
         return scores
@@ -136,18 +130,6 @@ def end_token_ids(policy: Policy) -> list[int]:
     return sorted({int(i) for i in ids if i is not None})
 
 
-def _warpers(params: SamplingParams) -> list[LogitsProcessor]:
-    """The warpers of transformers, in its own order, by hand so that the recorder is last."""
-    warpers: list[LogitsProcessor] = []
-    if params.temperature not in (0, 1):
-        warpers.append(TemperatureLogitsWarper(params.temperature))
-    if params.top_k:
-        warpers.append(TopKLogitsWarper(params.top_k))
-    if params.top_p < 1:
-        warpers.append(TopPLogitsWarper(params.top_p))
-    return warpers
-
-
 def _generate(
     policy: Policy, prompts: Sequence[Sequence[int]], params: SamplingParams
 ) -> list[tuple[Tensor, Tensor, bool]]:
@@ -176,7 +158,7 @@ def _generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            logits_processor=LogitsProcessorList([*([] if greedy else _warpers(params)), recorder]),
+            logits_processor=LogitsProcessorList([*warpers(params), recorder]),
         )
     finally:
         model.generation_config = own

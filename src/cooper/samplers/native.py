@@ -1,0 +1,251 @@
+"""Rollouts without waste: prompts computed once a group, finished sequences dropped at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from cooper.functional import pad_sequences
+from cooper.models.loading import pad_id
+from cooper.models.policy import Policy
+from cooper.samplers.base import OnGroup, Sampler, pack_rollouts
+from cooper.samplers.drawing import draw, require_finite, uniforms, warpers
+from cooper.samplers.hf import HFSampler, end_token_ids
+from cooper.samplers.slots import SlotCache, has_slots
+from cooper.types import Prompt, Rollouts, SamplingParams
+
+
+class NativeSampler(Sampler):
+    """Decodes with a cache of slots.
+
+    A group's prompt is computed once. A sequence that ends leaves the batch with its token, and
+    when a group's worth of slots is free the next one comes in. What a sequence draws depends on
+    the generator and its place among the sequences, not on the slots: fewer of them change the
+    order of sums alone.
+
+    Models whose layers do not all attend to the whole sequence are left to :class:`HFSampler`,
+    which a warning says once.
+
+    Args:
+        cache_tokens: room for keys and values, in tokens of all sequences at once; at least one
+            sequence is decoded whatever it says.
+    """
+
+    def __init__(self, cache_tokens: int = 262_144) -> None:
+        if cache_tokens < 1:
+            raise ValueError(f"sampler.cache_tokens={cache_tokens}: at least 1")
+        self.cache_tokens = cache_tokens
+        self._policy: Policy | None = None
+        self._version = -1
+        self._other: HFSampler | None = None
+
+    def sync(self, policy: Policy, version: int) -> None:
+        """Decode with the policy's own module: nothing to copy."""
+        if self._other is None and not has_slots(policy.model):
+            warnings.warn(
+                f"sampler=native: {type(policy.model).__name__} has layers that do not attend to "
+                "the whole sequence; sampling by transformers' generate instead",
+                stacklevel=2,
+            )
+            self._other = HFSampler()
+        if self._other is not None:
+            self._other.sync(policy, version)
+        self._policy, self._version = policy, version
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        params: SamplingParams,
+        generator: torch.Generator,
+        on_group: OnGroup | None = None,
+    ) -> Rollouts:
+        """See :meth:`cooper.samplers.base.Sampler.sample`."""
+        if self._policy is None:
+            raise RuntimeError("the sampler has no policy yet: call sync(policy, version) first")
+        if self._other is not None:
+            return self._other.sample(prompts, group_size, params, generator, on_group)
+        policy = self._policy
+        count = len(prompts) * group_size
+        seeds = torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator)
+        training = policy.model.training
+        policy.model.eval()
+        with policy.acting():
+            decoding = _Decoding(
+                policy, prompts, group_size, params, seeds, self.cache_tokens, on_group
+            )
+            while decoding.step():
+                pass
+        policy.model.train(training)
+        lengths = decoding.lengths.tolist()
+        ids, logprobs = decoding.ids.cpu(), decoding.logprobs.cpu()
+        return pack_rollouts(
+            prompts,
+            group_size,
+            [ids[i, :length].clone() for i, length in enumerate(lengths)],
+            [logprobs[i, :length].clone() for i, length in enumerate(lengths)],
+            decoding.ended.tolist(),
+            policy,
+            self._version,
+        )
+
+
+class _Decoding:
+    """One call's sequences: those waiting, those in slots 0 to n - 1, those done."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        params: SamplingParams,
+        seeds: Tensor,
+        cache_tokens: int,
+        on_group: OnGroup | None,
+    ) -> None:
+        self.policy, self.prompts, self.group_size = policy, prompts, group_size
+        self.params, self.on_group = params, on_group
+        self.model = cast(Any, policy.model)
+        device = policy.model.device
+        self.warpers = warpers(params)
+        self.ends = torch.tensor(end_token_ids(policy), device=device)
+        count, limit = len(seeds), params.max_new_tokens
+        # By sequence:
+        self.seeds = seeds.to(device)
+        self.ids = torch.zeros(count, limit, dtype=torch.long, device=device)
+        self.logprobs = torch.zeros(count, limit, device=device)
+        self.lengths = torch.zeros(count, dtype=torch.long)
+        self.ended = torch.zeros(count, dtype=torch.bool)
+        self.left = [group_size] * len(prompts)  # sequences of each group that are not done
+        # By slot:
+        longest = max((len(prompt.ids) for prompt in prompts), default=0) + limit
+        self.slots = max(1, min(count, cache_tokens // max(longest, 1)))
+        self.cache = SlotCache(policy.model.config.get_text_config().num_hidden_layers,
+                               self.slots, longest)  # fmt: skip
+        self.sequence = torch.zeros(0, dtype=torch.long, device=device)
+        self.position = torch.zeros(0, dtype=torch.long, device=device)  # of the next token
+        self.token = torch.zeros(0, dtype=torch.long, device=device)
+        # Groups, or what of one fits into all slots; of similar length, so that prompts pad little.
+        part = min(group_size, self.slots)
+        self.waiting = deque(
+            range(group * group_size + start, group * group_size + min(start + part, group_size))
+            for group in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+            for start in range(0, group_size, part)
+        )
+        self.checked = False
+
+    def step(self) -> bool:
+        """Decode one token of every sequence in a slot; first let waiting ones in.
+
+        Returns:
+            whether anything is left.
+        """
+        self._admit()
+        if not len(self.sequence):
+            return bool(self.waiting)
+        self.cache.write_tokens(self.position)
+        seen = torch.arange(self.cache.view.longest, device=self.position.device)
+        logits = self.model(
+            input_ids=self.token[:, None],
+            position_ids=self.position[:, None],
+            attention_mask=(seen <= self.position[:, None])[:, None, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        self.position += 1
+        self._take(logits, slice(0, len(self.sequence)))
+        return bool(self.waiting) or bool(len(self.sequence))
+
+    def _admit(self) -> None:
+        """Compute the prompts of as many waiting groups as there are free slots for."""
+        parts: list[range] = []
+        first = free = len(self.sequence)
+        while self.waiting and free + len(self.waiting[0]) <= self.slots:
+            parts.append(self.waiting.popleft())
+            free += len(parts[-1])
+        if not parts:
+            return
+        device = self.ids.device
+        owners = [part[0] // self.group_size for part in parts]
+        prompts = [self.prompts[owner].ids for owner in owners]
+        ids, _ = pad_sequences(prompts, pad_id(self.policy.tokenizer), device=device)
+        source = torch.tensor([i for i, part in enumerate(parts) for _ in part], device=device)
+        self.cache.write_prompts(torch.arange(first, free, device=device), source)
+        ends = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
+        # Padding stands behind the prompts, where no token of theirs looks.
+        kept, which = ends.unique(return_inverse=True)
+        logits = self.model(
+            input_ids=ids,
+            position_ids=torch.arange(ids.shape[1], device=device)[None],
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=kept,
+        ).logits[torch.arange(len(parts), device=device), which]
+        if not self.checked:
+            require_finite(logits)
+            self.checked = True
+        new = torch.tensor([i for part in parts for i in part], device=device)
+        self.sequence = torch.cat([self.sequence, new])
+        self.position = torch.cat([self.position, ends[source] + 1])
+        self.token = torch.cat([self.token, torch.zeros_like(new)])
+        self._take(logits[source], slice(first, free))
+
+    def _take(self, logits: Tensor, where: slice) -> None:
+        """Draw a token for each of some slots, note it, and give up the slots of what ended."""
+        sequence = self.sequence[where]
+        done = self.position[where] - self._prompt_lengths(sequence)  # tokens drawn before
+        greedy = self.params.temperature == 0
+        chance = None if greedy else uniforms(self.seeds[sequence], done)
+        tokens, logprobs = draw(logits, self.warpers, chance)
+        self.ids[sequence, done] = tokens
+        self.logprobs[sequence, done] = logprobs
+        self.token[where] = tokens
+        ended = torch.isin(tokens, self.ends)
+        over = ended | (done + 1 == self.params.max_new_tokens)
+        if bool(over.any()):
+            self._finish(sequence[over], done[over] + 1, ended[over])
+            gone = torch.zeros(len(self.sequence), dtype=torch.bool, device=over.device)
+            gone[where] = over
+            self._close_up(gone)
+
+    def _prompt_lengths(self, sequence: Tensor) -> Tensor:
+        if not hasattr(self, "_lengths"):
+            self._lengths = torch.tensor(
+                [len(prompt.ids) for prompt in self.prompts], device=self.ids.device
+            )
+        return self._lengths[sequence // self.group_size]
+
+    def _finish(self, sequence: Tensor, length: Tensor, ended: Tensor) -> None:
+        rows = sequence.cpu()
+        self.lengths[rows], self.ended[rows] = length.cpu(), ended.cpu()
+        for group in (rows // self.group_size).tolist():
+            self.left[group] -= 1
+            if self.left[group] == 0 and self.on_group is not None:
+                start = group * self.group_size
+                texts = [
+                    str(self.policy.tokenizer.decode(ids, skip_special_tokens=True))
+                    for ids in (
+                        self.ids[i, : int(self.lengths[i])].tolist()
+                        for i in range(start, start + self.group_size)
+                    )
+                ]
+                self.on_group(group, texts)
+
+    def _close_up(self, gone: Tensor) -> None:
+        """Move the last sequences into the slots of those that are gone."""
+        keep = int((~gone).sum())
+        holes = gone[:keep].nonzero()[:, 0]
+        movers = (~gone[keep:]).nonzero()[:, 0] + keep
+        if len(holes):
+            self.cache.move(movers, holes)
+            for state in (self.sequence, self.position, self.token):
+                state[holes] = state[movers]
+        self.sequence, self.position, self.token = (
+            state[:keep] for state in (self.sequence, self.position, self.token)
+        )
