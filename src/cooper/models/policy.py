@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from cooper.functional import entropy_from_logits, pad_sequences, selective_log_softmax
 from cooper.models.adapted import Adapted
 from cooper.models.loading import DType, check_vocabulary, load_causal_lm, load_tokenizer, pad_id
+from cooper.models.packing import Pack, can_pack, no_mask
 from cooper.types import Rollouts
 
 
@@ -123,6 +124,44 @@ class Policy(Adapted):
         prompts = [rollouts.prompt_ids[owners[row]] for row in rows]
         completions = [rollouts.tokens(row) for row in rows]
         device = self.model.device
+        if can_pack(self.model):
+            flat = self._packed(prompts, completions, [owners[row] for row in rows], device)
+        else:
+            flat = self._padded(prompts, completions, device)
+        flat = flat / self.temperature
+        targets = torch.cat(completions).to(device)
+        spread = None
+        if entropy or entropy_gradient:
+            spread = entropy_from_logits(flat if entropy_gradient else flat.detach())
+        return TokenScores(selective_log_softmax(flat, targets), spread)
+
+    def _packed(
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Tensor],
+        owners: Sequence[int],
+        device: torch.device,
+    ) -> Tensor:
+        """Logits that predict the completions' tokens: [sum of T_i, V], without padding."""
+        pack = Pack.of(prompts, completions, owners, device)
+        with self.acting():
+            logits = self.model(
+                input_ids=pack.ids,
+                position_ids=pack.positions,
+                attention_mask=no_mask(device),
+                use_cache=False,
+                logits_to_keep=pack.predictors,
+                pack=pack,
+            ).logits
+        return logits[0]
+
+    def _padded(
+        self,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Tensor],
+        device: torch.device,
+    ) -> Tensor:
+        """The same for models whose attention cannot be replaced."""
         sequences = [
             torch.cat([torch.tensor(prompt, dtype=torch.long), completion.cpu()])
             for prompt, completion in zip(prompts, completions, strict=True)
@@ -140,13 +179,8 @@ class Policy(Adapted):
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             start = len(prompt) - 1 - first
             where[row, start : start + len(completion)] = True
-        # A boolean mask walks row by row, so the flat order is the order of `rows`.
-        flat = logits[where.to(device)] / self.temperature
-        targets = torch.cat(completions).to(device)
-        spread = None
-        if entropy or entropy_gradient:
-            spread = entropy_from_logits(flat if entropy_gradient else flat.detach())
-        return TokenScores(selective_log_softmax(flat, targets), spread)
+        # A boolean mask walks row by row, so the flat order is the order of the rows.
+        return logits[where.to(device)]
 
 
 class StartOf(Policy):

@@ -1,0 +1,186 @@
+"""Completions of many lengths in one row, without padding, each group's prompt computed once.
+
+Everything but attention works token by token, so tokens of all sequences may stand in one row. The
+attention takes each sequence apart: its prompt's tokens, which the whole group has in common, and
+its own. It is transformers' ``sdpa`` for every other call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "cooper_packed"
+_TIGHT = 0.75  # sequences shorter than this share of a bucket's longest begin the next bucket
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Sequences of similar length, which attention computes as one batch."""
+
+    gather: Tensor  # [R, L] places in the row; behind a sequence's end any
+    kept: Tensor  # [K] of the R * L outputs, those that are a place's own
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Sequences of some groups in one row of S tokens."""
+
+    ids: Tensor  # [1, S]
+    positions: Tensor  # [1, S] within each sequence
+    predictors: Tensor  # [sum of T_i] the place that predicts each completion token
+    buckets: tuple[Bucket, ...]
+    scatter: Tensor  # [S] for each place, which of all buckets' kept outputs is its own
+
+    @classmethod
+    def of(
+        cls,
+        prompts: Sequence[Sequence[int]],
+        completions: Sequence[Tensor],
+        owners: Sequence[int],
+        device: torch.device,
+    ) -> Pack:
+        """Lay out completions behind their prompts.
+
+        Args:
+            prompts: of each completion.
+            completions: [T_i] ids each.
+            owners: completions with one owner have one prompt; they need not stand together.
+            device: where to.
+        """
+        groups: dict[int, list[int]] = {}
+        for row, owner in enumerate(owners):
+            groups.setdefault(owner, []).append(row)
+        ids: list[Tensor] = []
+        positions: list[Tensor] = []
+        predictors: list[Tensor] = [torch.empty(0)] * len(owners)
+        sequences: list[
+            tuple[Tensor, int]
+        ] = []  # places, and how many of the first are not its own
+        at = 0
+        for rows in groups.values():
+            prompt = torch.tensor(prompts[rows[0]], dtype=torch.long)
+            shared = torch.arange(at, at + len(prompt))
+            ids.append(prompt)
+            positions.append(torch.arange(len(prompt)))
+            at += len(prompt)
+            for number, row in enumerate(rows):
+                length = len(completions[row])
+                own = torch.arange(at, at + length)
+                ids.append(completions[row].cpu())
+                positions.append(torch.arange(len(prompt), len(prompt) + length))
+                predictors[row] = torch.cat([shared[-1:], own[:-1]])
+                sequences.append((torch.cat([shared, own]), len(prompt) if number else 0))
+                at += length
+        buckets, scatter, kept = [], torch.empty(at, dtype=torch.long), 0
+        for part in _buckets(sequences):
+            longest = len(part[0][0])
+            gather = torch.zeros(len(part), longest, dtype=torch.long)
+            chosen: list[Tensor] = []
+            for index, (places, skipped) in enumerate(part):
+                gather[index, : len(places)] = places
+                own = places[skipped:]
+                chosen.append(index * longest + torch.arange(skipped, len(places)))
+                scatter[own] = torch.arange(kept, kept + len(own))
+                kept += len(own)
+            buckets.append(Bucket(gather.to(device), torch.cat(chosen).to(device)))
+        return cls(
+            torch.cat(ids)[None].to(device),
+            torch.cat(positions)[None].to(device),
+            torch.cat(predictors).to(device),
+            tuple(buckets),
+            scatter.to(device),
+        )
+
+
+def _buckets(sequences: list[tuple[Tensor, int]]) -> list[list[tuple[Tensor, int]]]:
+    """Sequences by descending length, cut where they would pad too much."""
+    found: list[list[tuple[Tensor, int]]] = []
+    for sequence in sorted(sequences, key=lambda s: -len(s[0])):
+        if not found or len(sequence[0]) < _TIGHT * len(found[-1][0][0]):
+            found.append([])
+        found[-1].append(sequence)
+    return found
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    pack: Pack | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each sequence of a pack; without one, transformers' ``sdpa``.
+
+    Args:
+        module: the attention layer.
+        query: [1, heads, S, size].
+        key: [1, key-value heads, S, size].
+        value: the same.
+        attention_mask: of no meaning for a pack.
+        dropout: on the weights.
+        scaling: of the products.
+        pack: the layout, handed on by the model's forward.
+        **kwargs: for sdpa.
+    """
+    if pack is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    heads, size = query.shape[1], value.shape[3]
+    rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # [S, heads, size]
+    outputs = []
+    for bucket in pack.buckets:
+        count, longest = bucket.gather.shape
+        places = bucket.gather.view(-1)
+        q, k, v = (
+            states.index_select(0, places).view(count, longest, states.shape[1], -1).transpose(1, 2)
+            for states in rows
+        )
+        k, v = repeat_kv(k, heads // k.shape[1]), repeat_kv(v, heads // v.shape[1])
+        out = scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True
+        )
+        flat = out.transpose(1, 2).reshape(count * longest, heads * size)
+        outputs.append(flat.index_select(0, bucket.kept))
+    packed = torch.cat(outputs).index_select(0, pack.scatter)
+    return packed.view(1, -1, heads, size), None
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def can_pack(model: PreTrainedModel) -> bool:
+    """Whether a model's attention is the one of this file; takes it over from sdpa where it may."""
+    config: Any = model.config.get_text_config()
+    if config._attn_implementation == NAME:
+        return True
+    kinds = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None)
+    whole = set(kinds) == {"full_attention"} if kinds else not window
+    if (
+        config._attn_implementation != "sdpa"
+        or not whole
+        or not model._can_set_attn_implementation()
+    ):
+        return False
+    model.set_attn_implementation(NAME)
+    return True
+
+
+def no_mask(device: torch.device) -> Tensor:
+    """What keeps transformers from making a mask of its own."""
+    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
