@@ -10,6 +10,7 @@ storages, and what the resident set grew by while they were loaded and touched.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -77,8 +78,7 @@ def resident() -> int:
 
 def measure(name: str, folder: Path) -> dict[str, float]:
     """Load one set-up in this process and count."""
-    import peft  # noqa: F401  # libraries are not weights
-
+    importlib.import_module("peft")  # before the first count: libraries are not weights
     load_tokenizer(str(folder / "base"))
     before = resident()
     modules = load(name, folder)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -224,7 +225,7 @@ def test_cards_tell_the_run(cli, checkpoints, tmp_path):
 class StandIn:
     """What the hub's client would have been asked, at the boundary of the network."""
 
-    calls: list = []  # noqa: RUF012
+    calls: ClassVar[list] = []
     refused: str | None = None
 
     def whoami(self):

@@ -100,7 +100,10 @@ def test_lightning_trains_for_two_steps_and_saves_both_models(folder: Path) -> N
     assert list((folder / "lightning_logs").glob("*/events*"))  # MetricsLog told the logger
 
 
-@pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="TRL is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("trl") is None,
+    reason="needs the extra trl, which .[dev] and so .ci/run install",
+)
 @pytest.mark.parametrize("form", ["text", "chat"])
 def test_trl_trains_for_two_steps_on_both_rewards(folder: Path, form: str) -> None:
     rows = []

@@ -32,7 +32,7 @@ def own_reward(reward_model: RewardModel) -> RewardModel:
     return copy.deepcopy(reward_model)
 
 
-def moved(model: Policy, seed: int = 0) -> None:
+def moved(model: Policy | RewardModel, seed: int = 0) -> None:
     """Put the trained additions somewhere else."""
     rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -234,7 +234,7 @@ def test_a_reward_model_s_additions_bring_its_head(
     from peft import PeftModel
 
     own_reward.adapt(LORA, seed=1)
-    moved(own_reward)  # type: ignore[arg-type]
+    moved(own_reward)
     own_reward.save(tmp_path)
     expected = own_reward.score(*TRIPLES)
     loaded = RewardModel.from_pretrained(tmp_path)

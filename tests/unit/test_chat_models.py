@@ -36,7 +36,7 @@ def talks(count: int) -> list[list[dict[str, str]]]:
 
 
 def endpoint(server: StandIn, **settings: object) -> EndpointChat:
-    return EndpointChat(server.base_url, "m", **{"backoff": 0.001, **settings})  # type: ignore[arg-type]
+    return EndpointChat(server.base_url, "m", **{"backoff": 0.001, **settings})
 
 
 def echo(messages: list[dict[str, str]]) -> str:
@@ -355,7 +355,7 @@ def test_greedy_is_transformers_own(local: LocalChat) -> None:
         config = GenerationConfig(
             max_new_tokens=24, do_sample=False, eos_token_id=local._ends, pad_token_id=0
         )
-        ids = model.generate(**encoded, generation_config=config)  # type: ignore[operator]
+        ids = model.generate(**encoded, generation_config=config)
         text = tokenizer.decode(ids[0, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
         assert reply == ChatReply(text, cut=int(ids[0, -1]) not in local._ends)
 
@@ -469,7 +469,7 @@ def test_out_of_memory_halves_the_batch(folder: Path, monkeypatch: pytest.Monkey
     generate = chat._generate
     sizes: list[int] = []
 
-    def scarce(model, prompts, params, seeds):  # type: ignore[no-untyped-def]
+    def scarce(model, prompts, params, seeds):
         sizes.append(len(prompts))
         if len(prompts) > 2 or max(map(len, prompts)) == longest:
             raise torch.OutOfMemoryError("no room")

@@ -41,8 +41,8 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def part_of(url: str, chat: dict[str, object] | None = None, **settings: object) -> ChatNegatives:
-    model = EndpointChat(url, "m", **{"backoff": 0.001, **(chat or {})})  # type: ignore[arg-type]
-    return ChatNegatives(model, **{"max_new_tokens": 64, **settings})  # type: ignore[arg-type]
+    model = EndpointChat(url, "m", **{"backoff": 0.001, **(chat or {})})
+    return ChatNegatives(model, **{"max_new_tokens": 64, **settings})
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_all_requests_are_under_way_at_once_and_come_back_in_order(server: Stand
 def test_the_message_is_the_assistants_and_seeds_come_from_the_generator(server: StandIn) -> None:
     sent: list[dict[str, object]] = []
     draw = server.draw
-    server.draw = lambda body: (sent.append(dict(body)), draw(body))[1]  # type: ignore[method-assign]
+    server.draw = lambda body: (sent.append(dict(body)), draw(body))[1]
     part = part_of(server.base_url, {"concurrency": 1}, temperature=0.5, top_p=0.9)
     part.generate([request("It is 7."), request("So 7.")], rng())
     part.generate([request("It is 7."), request("So 7.")], rng())

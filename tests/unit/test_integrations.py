@@ -103,7 +103,7 @@ def test_trl_columns_are_chosen_and_a_missing_one_is_named() -> None:
     with pytest.raises(DataError, match="no column ask"):
         trl.VerifierReward(told, question="ask")(["p"], ["C"], answer=["7"])
     with pytest.raises(ConfigError, match="verifier='math': give a verifier, its class"):
-        trl.VerifierReward("math")  # type: ignore[arg-type]
+        trl.VerifierReward("math")
 
 
 def test_trl_model_reward_is_the_models_probability(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from transformers import (
@@ -82,8 +84,9 @@ def draw(logits: Tensor, processors: list[LogitsProcessor], chance: Tensor | Non
         tokens [n] int64 and their log-probabilities [n] float32 under what was drawn from.
     """
     scores = logits.float()
+    no_ids = cast(torch.LongTensor, None)  # none of these processors reads what stands before
     for processor in processors:
-        scores = processor(None, scores)  # type: ignore[arg-type]  # none of these reads the ids
+        scores = processor(no_ids, cast(torch.FloatTensor, scores))
     top = scores.amax(-1, keepdim=True)
     mass = (scores - top).exp()
     if chance is None:
