@@ -38,7 +38,7 @@ CASES = {
     "full, gradient checkpointing": CHECKPOINTING,
     "lora": LORA,
     "lora, gradient checkpointing": (*LORA, *CHECKPOINTING),
-    "full, micro-batches of 2": ("algorithm.micro_batch_size=2",),
+    "full, micro-batches of 512 tokens": ("algorithm.micro_batch_tokens=512",),
 }
 # A random model answers nothing right; odd and even lengths make pairs.
 PARITY = """

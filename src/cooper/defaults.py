@@ -15,7 +15,7 @@ from cooper.objectives import PolicyObjective
 from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder
 from cooper.rewards import ModelReward, Reward, RuleReward
-from cooper.samplers import HFSampler, Sampler
+from cooper.samplers import NativeSampler, Sampler
 from cooper.types import SamplingParams
 from cooper.verifiers.base import Verifier
 
@@ -26,8 +26,8 @@ def reference(policy: Policy, objective: PolicyObjective) -> Policy | None:
 
 
 def sampler() -> Sampler:
-    """The one that every causal language model can do."""
-    return HFSampler()
+    """Decoding in slots."""
+    return NativeSampler()
 
 
 def reward(reward_model: RewardModel | None) -> Reward:

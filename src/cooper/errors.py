@@ -31,6 +31,10 @@ class NonFiniteError(CooperError):
     """Training stopped: losses or gradients were NaN or infinite several steps in a row."""
 
 
+class StaleSamplerError(CooperError):
+    """A sampler does not draw from the policy that is trained."""
+
+
 class Terminated(KeyboardInterrupt):
     """The process was asked to end by SIGTERM. No CooperError: there is nothing to mend."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cooper import defaults
 from cooper.clock import Clock
+from cooper.collectives import most_of_ranks
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream
 from cooper.dynamic_sampling import Drawn, refill
@@ -40,6 +41,7 @@ from cooper.reward_examples import Contrast, Heldout, RewardData, RewardExamples
 from cooper.rewards import Reward, Rewards
 from cooper.rng import generator
 from cooper.samplers.base import Sampler
+from cooper.samplers.probe import require_fresh
 from cooper.types import LabelledCompletion, Problem, Rollouts, SamplingParams, Verdict
 from cooper.updates import ModelUpdater, Totals, UpdateResult
 from cooper.verifiers.base import Verifier
@@ -82,7 +84,7 @@ class CooperModule(L.LightningModule):
         reference: the frozen start of the policy; None: a copy of it, if ``kl_coef`` is above 0.
         group_size: completions a problem.
         prompts: turns problems into prompts; by default the chat template and an instruction.
-        sampler: draws the rollouts; by default transformers' ``generate``.
+        sampler: draws the rollouts; by default :class:`~cooper.samplers.NativeSampler`.
         reward: rule, model or hybrid; by default the reward model's score, or without one the rule.
         pairs: builds stage 2's pairs; by default with the policy's own wrong completions.
         objective: stage 1's loss.
@@ -240,9 +242,11 @@ class CooperModule(L.LightningModule):
         """Draw `group_size` completions for each problem from the policy as it is now."""
         prompts = [self.prompts(problem) for problem in problems]
         self.sampler.sync(self.policy, self.updaters["policy"].steps)
-        return self.sampler.sample(
+        rollouts = self.sampler.sample(
             prompts, self.group_size, self.sampling, self.generators["sampling"]
         )
+        require_fresh(self.policy, rollouts, self.sampling)
+        return rollouts
 
     def verify(self, rollouts: Rollouts) -> list[Verdict]:
         """Ask the training verifier about every rollout."""
@@ -289,12 +293,12 @@ class CooperModule(L.LightningModule):
         totals: Totals,
     ) -> Iterator[Tensor]:
         """Yield each micro-batch's share in the loss of the mini-batch `rows`."""
-        rows = rows[rollouts.lengths[rows].sort(descending=True, stable=True).indices]
-        weights = self.objective.token_weights(rollouts, rows).to(self.device)
-        start = 0
-        for micro in rows.split(self.objective.micro_batch_size):
+        weights = torch.zeros(len(rollouts.ids))
+        weights[token_positions(rollouts.offsets, rows)] = self.objective.token_weights(
+            rollouts, rows
+        )
+        for micro, counts in self.micro_batches(self.policy, rollouts, rows):
             where = token_positions(rollouts.offsets, micro)
-            stop = start + len(where)
             scores = self.policy(
                 rollouts,
                 micro.tolist(),
@@ -305,12 +309,12 @@ class CooperModule(L.LightningModule):
                 scores,
                 fixed.at(where.to(self.device)),
                 advantages[where].to(self.device),
-                weights[start:stop],
+                weights[where].to(self.device),
                 offsets_from(rollouts.lengths[micro]),
             )
-            totals.add_shares(shares)
-            start = stop
-            yield loss
+            if counts:
+                totals.add_shares(shares)
+            yield loss if counts else 0 * loss
 
     def update_reward_model(self, examples: RewardExamples) -> Metrics:
         """Take the objective's inner steps on the examples; without any, none."""
@@ -370,11 +374,26 @@ class CooperModule(L.LightningModule):
     def logprobs(self, model: Policy, rollouts: Rollouts) -> Tensor:
         """Log-probabilities of all tokens without gradient: [S]."""
         logprobs = torch.zeros(len(rollouts.ids), device=self.device)
-        order = rollouts.lengths.sort(descending=True, stable=True).indices
-        for micro in order.split(self.objective.micro_batch_size):
+        for micro, _ in self.micro_batches(model, rollouts, torch.arange(len(rollouts))):
             where = token_positions(rollouts.offsets, micro).to(self.device)
             logprobs[where] = model(rollouts, micro.tolist()).logprobs
         return logprobs
+
+    def micro_batches(
+        self, model: Policy, rollouts: Rollouts, rows: Tensor
+    ) -> Iterator[tuple[Tensor, bool]]:
+        """Rows of each forward, and whether they count.
+
+        Every process makes as many forwards as the one with the most: a model that is sharded over
+        processes computes on all of them or not at all.
+        """
+        tokens = self.objective.micro_batch_tokens
+        batches = model.micro_batches(rollouts, rows.tolist(), tokens)
+        missing = most_of_ranks(len(batches)) - len(batches)
+        for micro in batches:
+            yield torch.tensor(micro), True
+        for _ in range(missing):
+            yield torch.tensor(batches[-1][-1:]), False
 
     def drawn_from_policy(self, rollouts: Rollouts) -> bool:
         """Whether the sampler's log-probabilities are those of the policy as it is now.

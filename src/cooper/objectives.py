@@ -31,7 +31,7 @@ from cooper.functional import (
 )
 from cooper.functional.aggregation import Aggregation
 from cooper.functional.kl import KLEstimator
-from cooper.models.policy import TokenScores
+from cooper.models.token_scores import TokenScores
 from cooper.rewards import Rewards
 from cooper.types import Rollouts
 
@@ -93,7 +93,7 @@ class PolicyObjective:
         mask_truncated: leave completions that hit the length limit out of the loss.
         epochs: passes over a rollout batch.
         minibatches: optimizer steps a pass.
-        micro_batch_size: completions of one forward and backward; a matter of memory only.
+        micro_batch_tokens: of one forward and backward, prompts included; a matter of memory only.
         entropy: log the policy's entropy (costs a pass over the logits).
         max_tokens: the length limit; given by the run.
     """
@@ -118,7 +118,7 @@ class PolicyObjective:
     mask_truncated: bool = False
     epochs: int = 1
     minibatches: int = 1
-    micro_batch_size: int = 64
+    micro_batch_tokens: int = 16384
     entropy: bool = True
     max_tokens: int = 0
 
@@ -129,7 +129,7 @@ class PolicyObjective:
             ValueError: a setting is out of its range.
         """
         at_least(
-            "algorithm", self, epochs=1, minibatches=1, micro_batch_size=1, clip_low=0,
+            "algorithm", self, epochs=1, minibatches=1, micro_batch_tokens=1, clip_low=0,
             clip_high=0, dual_clip=0, importance_cap=0, kl_coef=0, entropy_coef=0, advantage_eps=0,
             min_group_std=0, overlong_share=0, overlong_factor=0, dynamic_sampling=0,
         )  # fmt: skip

@@ -123,6 +123,7 @@ class SamplingParams:
     top_p: float = 1.0
     top_k: int = 0  # 0: no limit
     min_p: float = 0.0  # tokens below this share of the likeliest one's probability are cut; 0: off
+    stop: tuple[str, ...] = ()  # texts that end a completion, and stay in it
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -140,6 +141,9 @@ class SamplingParams:
             raise ValueError(f"top_k={self.top_k}: 0 (off) or more")
         if not 0 <= self.min_p < 1:
             raise ValueError(f"min_p={self.min_p}: must lie in [0, 1); 0 switches it off")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise ValueError(f"stop={self.stop!r}: give a list of texts, none of them empty")
+        object.__setattr__(self, "stop", tuple(self.stop))  # of a configuration it is a list
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,44 @@ def test_draws_follow_the_distribution(
     seen = torch.cat([seen, count - seen.sum()[None]])
     # 99.9 % quantile of chi-square with 8 degrees of freedom
     assert float(((seen - expected) ** 2 / expected).sum()) < 26.12
+
+
+def test_stop_strings(sampler: Sampler, drawer: Policy, prompts: list[Prompt]) -> None:
+    """A text that ends a completion wherever it lies among the tokens, and stays in it."""
+    plain = draw(sampler, drawer, prompts)
+    decode = drawer.tokenizer.decode
+    texts = [str(decode(plain.tokens(row).tolist())) for row in range(len(plain))]
+    # Printable pairs: this policy writes bytes that are no text, too.
+    pairs = [pair for text in texts for pair in re.findall("[a-zA-Z0-9 ]{2}", text[1:])]
+    stop = (pairs[0], pairs[-1][1], pairs[len(pairs) // 2])
+    rollouts = draw(sampler, drawer, prompts, stop=stop)
+    cut = 0
+    for row in range(len(rollouts)):
+        ids = rollouts.tokens(row).tolist()
+        assert not any(text in str(decode(ids[:-1])) for text in stop)
+        held = any(text in str(decode(ids)) for text in stop)
+        own = ids[-1] in drawer.model.generation_config.eos_token_id
+        assert bool(rollouts.finished[row]) is (held or own)
+        assert held or own or len(ids) == LIMIT
+        cut += held and not own
+    assert cut > 1
+    scorer = Policy(drawer.model, drawer.tokenizer)
+    with torch.no_grad():
+        expected = scorer(rollouts, range(len(rollouts))).logprobs
+    torch.testing.assert_close(rollouts.logprobs, expected, rtol=0, atol=1e-4)
+
+
+def test_a_prompt_does_not_stop_what_is_not_begun(
+    sampler: Sampler, drawer: Policy, prompts: list[Prompt]
+) -> None:
+    """A stop string whose beginning ends the prompt is not completed by the first token."""
+    first = draw(sampler, drawer, prompts[:1])
+    behind = str(drawer.tokenizer.decode(first.prompt_ids[0]))[-1]
+    for row in range(GROUP):
+        start = str(drawer.tokenizer.decode(first.tokens(row)[:1].tolist()))
+        if start:
+            again = draw(sampler, drawer, prompts[:1], stop=(behind + start,))
+            assert len(again.tokens(row)) == len(first.tokens(row))
 
 
 def test_greedy(sampler: Sampler, drawer: Policy, prompts: list[Prompt]) -> None:

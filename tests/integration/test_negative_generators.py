@@ -78,7 +78,9 @@ def test_no_control_token_without_an_assistant(cli, tmp_path):
 
 
 def test_truncate(cli, tmp_path):
-    result = cli("paths.run_dir=r", "negatives=truncate", "trainer.max_steps=2")
+    result = cli(
+        "paths.run_dir=r", "negatives=truncate", "trainer.max_steps=2", "data.problems_per_step=16"
+    )
     assert result.code == 0, result.err
     pairs = pairs_of(tmp_path / "r", 2)
     assert pairs

@@ -103,7 +103,7 @@ def test_overrides_are_those_of_cooper_train(plan: Any, folder: Path, tmp_path: 
 
 def test_what_does_not_fit_is_planned_again(plan: Any, folder: Path, tmp_path: Path) -> None:
     arguments = given(
-        folder, "trainer=gpu", "plan.memory=1.3124", "group_size=16", "sampler.batch_size=1",
+        folder, "trainer=gpu", "plan.memory=1.3124", "group_size=16", "sampler.cache_tokens=1",
         "reward=rule",
     )  # fmt: skip
     code, out, _ = plan(*arguments)
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_planned_again(plan: Any, folder: Path, tmp_path: P
     found = json.loads((tmp_path / "plan.json").read_text())
     assert not found["gpus"][0]["fits"]
     told = {remedy["change"]: remedy for remedy in found["remedies"]}
-    change = "algorithm.micro_batch_size=1"
+    change = "algorithm.micro_batch_tokens=32"
     assert change in told
     assert "Planned again with a change" in out
     plan(*arguments, change)
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_planned_again(plan: Any, folder: Path, tmp_path: P
         (["plan.gpus=0"], "plan.gpus=0: must be above 0"),
         (["plan.gp=1"], "plan.gp: no such key; did you mean plan.gpu?"),
         (["policy=tiny"], "policy=tiny: is made by the run itself"),
-        (["algorithm.micro_batch_size=0"], "algorithm.micro_batch_size=0: "),
+        (["algorithm.micro_batch_tokens=0"], "algorithm.micro_batch_tokens=0: "),
     ],
 )
 def test_bad_input_gets_one_line(plan: Any, folder: Path, arguments: list[str], said: str) -> None:
@@ -155,7 +155,7 @@ def test_the_plan_adds_one_key_to_the_training(plan: Any, folder: Path) -> None:
     code, out, err = plan("--cfg", "job", "experiment=none")
     assert code == 0, err
     assert "\nplan:\n  gpu: null\n" in out
-    assert "micro_batch_size: 64" in out
+    assert "micro_batch_tokens: 16384" in out
 
 
 @pytest.mark.slow  # a real run of 128 million parameters each: two CPU minutes, 6 GB

@@ -77,7 +77,7 @@ def spread(rollouts: Rollouts) -> Tensor:
     return torch.cat([ADVANTAGES[r].repeat(len(rollouts.tokens(r))) for r in range(6)])
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 4, 64])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 30, 10_000])
 @pytest.mark.parametrize(
     ("aggregation", "mask_truncated"),
     [("token_mean", False), ("token_mean", True), ("sequence_mean", False)],
@@ -88,10 +88,12 @@ def test_policy_loss_and_all_gradients(
     ref_logprobs: Tensor,
     aggregation: str,
     mask_truncated: bool,
-    micro_batch_size: int,
+    micro_batch_tokens: int,
 ) -> None:
     module = make_module(
-        aggregation=aggregation, mask_truncated=mask_truncated, micro_batch_size=micro_batch_size
+        aggregation=aggregation,
+        mask_truncated=mask_truncated,
+        micro_batch_tokens=micro_batch_tokens,
     )
     plain = copy.deepcopy(module.policy.model)
     rows = [0, 1, 2, 3, 4, 5]
@@ -114,9 +116,9 @@ def test_logged_shares_do_not_depend_on_the_micro_batches(
     make_module: Callable[..., CooperModule], ragged: Rollouts, ref_logprobs: Tensor
 ) -> None:
     logged = []
-    for size in (1, 64):
+    for size in (1, 10_000):
         totals = Totals()
-        module = make_module(micro_batch_size=size)
+        module = make_module(micro_batch_tokens=size)
         list(
             module.policy_losses(
                 ragged, torch.arange(6), fixed(ragged, ref_logprobs), spread(ragged), totals

@@ -27,8 +27,9 @@ def test_equals_log_softmax(logits: torch.Tensor, chunk: int) -> None:
 
 def test_gradient_equals_that_of_log_softmax(logits: torch.Tensor) -> None:
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    selective_log_softmax(ours, IDS, chunk=2).sum().backward()
-    torch.log_softmax(theirs, -1)[range(7), IDS].sum().backward()
+    weights = torch.tensor([1.0, -2.0, 0.5, 3.0, 0.0, -1.0, 0.25])
+    (selective_log_softmax(ours, IDS, chunk=2) * weights).sum().backward()
+    (torch.log_softmax(theirs, -1)[range(7), IDS] * weights).sum().backward()
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-6)
 
 

@@ -132,12 +132,12 @@ def tokens(rollouts: Rollouts) -> Tensor:
     return spread_to_tokens(torch.tensor([1.0, -1.0, 0.5, -2.0, 0.0, 1.5]), rollouts.offsets)
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 64])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 10_000])
 def test_entropy_bonus(
-    make_module: Callable[..., CooperModule], ragged: Rollouts, micro_batch_size: int
+    make_module: Callable[..., CooperModule], ragged: Rollouts, micro_batch_tokens: int
 ) -> None:
     """With advantages of 0 the loss is minus the bonus: -c times the mean entropy of a token."""
-    module = make_module(entropy_coef=0.7, entropy=False, micro_batch_size=micro_batch_size)
+    module = make_module(entropy_coef=0.7, entropy=False, micro_batch_tokens=micro_batch_tokens)
     plain = copy.deepcopy(module.policy.model)
     total = torch.zeros(())
     for row in range(6):

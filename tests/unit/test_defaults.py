@@ -17,7 +17,7 @@ from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder
 from cooper.rewards import ModelReward, RuleReward
-from cooper.samplers import HFSampler
+from cooper.samplers import NativeSampler
 from cooper.testing import write_policy
 from cooper.types import Problem, SamplingParams
 from cooper.verifiers import NumericVerifier
@@ -64,7 +64,7 @@ def test_a_module_by_defaults_trains_as_one_with_all_parts_named(
         reference=whole.start(),
         reward_model=copy.deepcopy(reward_model),
         prompts=PromptBuilder(policy.tokenizer),
-        sampler=HFSampler(),
+        sampler=NativeSampler(),
         sampling=SAMPLING,
         group_size=4,
         verifier=verifier,

@@ -18,7 +18,7 @@ from cooper.models.reward_heads import ScalarHead
 from cooper.planning.gpus import GPUS, Gpu, find
 from cooper.planning.memory import CUDA_CONTEXT, Memory, memory
 from cooper.planning.remedies import remedies
-from cooper.planning.setup import STRATEGIES, Role, Setup, find_strategy
+from cooper.planning.setup import STRATEGIES, Role, Room, Setup, find_strategy
 from cooper.planning.skeletons import Source, skeleton
 from cooper.planning.speed import Work, forward_flops, optimizer_bytes, step_work
 from cooper.planning.tracing import trace
@@ -45,8 +45,8 @@ def setup(**changes: Any) -> Setup:
     given: dict[str, Any] = {
         "policy": Role(POLICY, FULL), "reward_model": Role(REWARD, FULL), "problems": 4,
         "group_size": 4, "prompt": 10, "completion": 20, "mean_prompt": 10, "mean_completion": 20,
-        "sampled": 20, "sampler_batch": 8, "micro_batch": 4, "row": 30, "mean_row": 30, "pairs": 4,
-        "reward_micro_batch": 2, "gpu": False, **changes,
+        "sampled": 20, "sampler": Room(8), "micro_tokens": 90, "row": 30, "mean_row": 30,
+        "pairs": 4, "reward_micro_batch": 2, "gpu": False, **changes,
     }  # fmt: skip
     return Setup(**given)
 
@@ -116,9 +116,9 @@ def test_a_trace_does_not_count_what_is_known() -> None:
 
 def test_the_backward_pass_leaves_all_gradients() -> None:
     model = skeleton(POLICY, FULL, "float32", "float32", False)
-    alone = model.policy_update(2, 5, 5, entropy=False, gradients=False)
+    alone = model.policy_update(2, 1, 5, 5, entropy=False, gradients=False)
     assert alone.left == 4 * TOTAL
-    assert model.policy_update(2, 5, 5, entropy=False, gradients=True).left == 0
+    assert model.policy_update(2, 1, 5, 5, entropy=False, gradients=True).left == 0
 
 
 # ---------------------------------------------------------------------- memory
@@ -202,22 +202,44 @@ def test_one_base_holds_its_weights_once() -> None:
 @pytest.mark.parametrize(
     "more",
     [
-        {"micro_batch": 8},
+        {"micro_tokens": 180},
         {"completion": 40, "sampled": 40},
         {"prompt": 30},
         {"policy": Role(Source(config(), "x"), FULL), "precision": "32-true", "entropy": True},
     ],
 )
 def test_more_work_takes_no_less_memory(more: dict[str, Any]) -> None:
-    base = setup(entropy=False)
+    # Under a small budget longer rows would be fewer.
+    base = setup(entropy=False, **({} if "micro_tokens" in more else {"micro_tokens": 999}))
     assert memory(replace(base, **more)).peak >= memory(base).peak
 
 
 def test_more_of_a_size_takes_more_memory() -> None:
-    peaks = [memory(setup(micro_batch=size)).peak for size in (1, 4, 16)]
+    peaks = [memory(setup(micro_tokens=n)).peak for n in (1, 90, 360)]
     assert peaks == sorted(set(peaks))
-    caches = [of_phase(memory(setup(sampler_batch=n)), "sampling", "kv cache") for n in (2, 4, 8)]
+    caches = [of_phase(memory(setup(sampler=Room(n))), "sampling", "kv cache") for n in (2, 4, 8)]
     assert caches[2] == 2 * caches[1] == 4 * caches[0]
+
+
+def test_slots_by_hand() -> None:
+    """Room for 5 sequences of 30 tokens, whose prompts are read once a group of 4."""
+    found = memory(setup(sampler=Room(cache_tokens=179)))
+    assert of_phase(found, "sampling", "kv cache") == 5 * 30 * 2 * 2 * 4 * 4
+    model = skeleton(POLICY, FULL, "float32", "float32", False)
+    seen: list[tuple[int, ...]] = []
+    hook = model.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, given: seen.append(tuple(given[0].shape))
+    )
+    model.decode_in_slots(6, 4, 11, 20)
+    hook.remove()
+    assert seen == [(2, 11), (6, 1)]
+
+
+def test_a_micro_batch_is_as_full_as_rows_of_the_longest_can_make_it() -> None:
+    model = skeleton(POLICY, FULL, "float32", "float32", False)
+    assert [model.micro(n, 16, 4, 10, 20) for n in (1, 49, 50, 89, 90, 179, 180, 999)] == [
+        1, 1, 2, 3, 4, 7, 8, 16,
+    ]  # fmt: skip
 
 
 def test_gradient_checkpointing_lowers_activations() -> None:
@@ -251,8 +273,8 @@ def test_a_phase_waits_for_the_slower_of_products_and_memory() -> None:
 
 
 def test_bandwidth_bounds_generation() -> None:
-    one = setup(reward_model=None, sampler_batch=16)
-    small = setup(reward_model=None, sampler_batch=1)
+    one = setup(reward_model=None, sampler=Room(16))
+    small = setup(reward_model=None, sampler=Room(1))
     gpu = GPUS["H100"]
     # 16 rows at once read the weights once for all of them.
     assert step_work(one)[0].seconds(gpu) < step_work(small)[0].seconds(gpu) / 4
@@ -278,17 +300,17 @@ def test_gpus_are_found_in_any_spelling() -> None:
 
 
 def test_a_remedy_is_the_run_planned_again() -> None:
-    base = setup(gpu=True, precision="bf16-mixed", micro_batch=16)
+    base = setup(gpu=True, precision="bf16-mixed", micro_tokens=360)
     now = memory(base).peak
     found = {remedy.change: remedy.peak for remedy in remedies(base, now - 1)}
-    assert found["algorithm.micro_batch_size=1"] == memory(replace(base, micro_batch=1)).peak
+    assert found["algorithm.micro_batch_tokens=30"] == memory(replace(base, micro_tokens=30)).peak
     assert all(peak < now for peak in found.values())
     assert any(change.startswith("adapter@policy_adapter=lora") for change in found)
 
 
 def test_the_peak_does_not_depend_on_what_was_planned_before() -> None:
-    sizes = [1, 2, 4, 8]
-    forwards = {size: memory(setup(micro_batch=size)).peak for size in sizes}
+    sizes = [1, 50, 90, 180]
+    forwards = {size: memory(setup(micro_tokens=size)).peak for size in sizes}
     random.Random(0).shuffle(sizes)
     skeleton.cache_clear()
-    assert {size: memory(setup(micro_batch=size)).peak for size in sizes} == forwards
+    assert {size: memory(setup(micro_tokens=size)).peak for size in sizes} == forwards

@@ -323,6 +323,7 @@ class RunBuilder:
             max_new_tokens=settings.pop("max_new_tokens"),
             temperature=settings.pop("temperature"),
             top_p=settings.pop("top_p"),
+            stop=self.sampling.stop,  # a policy that learns to be stopped is so asked
         )
         return Evaluator(
             verifier=instantiate(self.cfg.evaluation.verifier, "evaluation.verifier", Verifier),

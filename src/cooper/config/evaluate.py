@@ -61,7 +61,7 @@ def evaluate(cfg: DictConfig) -> int:
         torch.set_num_threads(cfg.threads)
     path, prompt = origin(cfg)
     sets = read_sets(cfg)  # before a model is loaded
-    params = SamplingParams(cfg.max_new_tokens, cfg.temperature, cfg.top_p)
+    params = SamplingParams(cfg.max_new_tokens, cfg.temperature, cfg.top_p, stop=tuple(cfg.stop))
     folder = ResumableFolder(cfg.output, "answers")
     with ExitStack() as closing:
         verifier = instantiate(cfg.verifier, "verifier", Verifier)
@@ -235,7 +235,8 @@ def settings(cfg: DictConfig, path: str, prompt: dict[str, Any], policy: Policy)
         **{
             key: cfg[key]
             for key in (
-                "samples", "temperature", "top_p", "max_new_tokens", "greedy", "batch_size", "seed",
+                "samples", "temperature", "top_p", "max_new_tokens", "stop", "greedy", "batch_size",
+                "seed",
             )
         },
     }  # fmt: skip

@@ -36,7 +36,7 @@ from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.planning.gpus import GIB, GPUS, Gpu, find
 from cooper.planning.memory import Memory, memory
 from cooper.planning.remedies import Remedy, remedies
-from cooper.planning.setup import STRATEGIES, Role, Setup, find_strategy
+from cooper.planning.setup import STRATEGIES, Role, Room, Setup, find_strategy
 from cooper.planning.skeletons import Source
 from cooper.planning.speed import Work, step_work
 from cooper.rewards import Reward
@@ -189,8 +189,8 @@ def read(cfg: DictConfig) -> tuple[Setup, list[str]]:
         mean_prompt=mean_prompt,
         mean_completion=mean_completion,
         sampled=max(completion, cfg.evaluation.max_new_tokens),
-        sampler_batch=cfg.sampler.get("batch_size", 256),
-        micro_batch=objective.micro_batch_size,
+        sampler=room(cfg.sampler),
+        micro_tokens=objective.micro_batch_tokens,
         minibatches=objective.minibatches,
         epochs=objective.epochs,
         entropy=objective.needs_entropy,
@@ -247,15 +247,19 @@ def with_assistant(cfg: DictConfig, setup: Setup) -> Setup:
                 node.get("trust_remote_code", False),
             )  # fmt: skip
             assistant = Role(_source(source, f"{key}.path"), dtype=node.get("dtype", "bfloat16"))
-        sampler = node.get("sampler") or {}
         return replace(
             setup,
             assisted=True,
             assistant=assistant,
             assistant_completion=node.get("max_new_tokens", 1024),
-            assistant_batch=sampler.get("batch_size", 256),
+            assistant_sampler=room(node.get("sampler") or {}),
         )
     return setup
+
+
+def room(sampler: Any) -> Room:
+    """What a sampler's settings say of how much it decodes at once."""
+    return Room(sampler.get("batch_size", 256), sampler.get("cache_tokens", 0))
 
 
 def model_role(cfg: DictConfig, key: str, *, trained: bool) -> Role:

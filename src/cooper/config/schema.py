@@ -32,6 +32,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    stop: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -377,6 +378,7 @@ class EvalConfig:
     temperature: float = 0.7
     top_p: float = 0.95
     max_new_tokens: int = 3072
+    stop: list[str] = field(default_factory=list)
     greedy: bool = True
     batch_size: int = 64
     bootstrap: int = 1000

@@ -387,6 +387,10 @@ def cross_check(cfg: DictConfig) -> None:
             f"sampling.min_p={cfg.sampling.min_p}: must lie in [0, 1); 0 switches it off",
         ),
         (
+            all(cfg.sampling.stop),
+            f"sampling.stop={list(cfg.sampling.stop)}: an empty text stops at once; leave it out",
+        ),
+        (
             min(cfg.sampling.max_new_tokens, cfg.evaluation.max_new_tokens) >= 1,
             f"sampling.max_new_tokens={cfg.sampling.max_new_tokens}, evaluation.max_new_tokens="
             f"{cfg.evaluation.max_new_tokens}: give 1 or more",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,12 +22,31 @@ def selective_log_softmax(
     Returns:
         [S] float32.
     """
-    parts = []
-    for start in range(0, len(ids), chunk):
-        rows = logits[start : start + chunk].float()
-        chosen = rows.gather(-1, ids[start : start + chunk, None]).squeeze(-1)
-        parts.append(chosen - rows.logsumexp(-1))
-    return torch.cat(parts) if parts else logits.new_zeros(0, dtype=torch.float32)
+    return _SelectiveLogSoftmax.apply(logits, ids, chunk)  # type: ignore[return-value]
+
+
+class _SelectiveLogSoftmax(torch.autograd.Function):
+    """With the gradient g * (onehot - softmax) as one table; autograd's own steps make three."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor, chunk: int) -> Tensor:
+        norms = [rows.float().logsumexp(-1) for rows in logits.split(chunk)]
+        norm = torch.cat(norms) if len(logits) else logits.new_zeros(0, dtype=torch.float32)
+        ctx.save_for_backward(logits, ids, norm)
+        ctx.chunk = chunk
+        return logits.gather(-1, ids[:, None])[:, 0].float() - norm
+
+    @staticmethod
+    @torch.no_grad()
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        logits, ids, norm = ctx.saved_tensors
+        found = torch.empty_like(logits)
+        for start in range(0, len(ids), ctx.chunk):
+            where = slice(start, start + ctx.chunk)
+            upstream = gradients[0][where, None]
+            rows = (logits[where].float() - norm[where, None]).exp_().mul_(-upstream)
+            found[where] = rows.scatter_add_(-1, ids[where, None], upstream)
+        return found, None, None
 
 
 def entropy_from_logits(logits: Float[Tensor, "S V"], *, chunk: int = 4096) -> Float[Tensor, " S"]:

@@ -7,6 +7,7 @@ its own. It is transformers' ``sdpa`` for every other call.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -184,3 +185,20 @@ def can_pack(model: PreTrainedModel) -> bool:
 def no_mask(device: torch.device) -> Tensor:
     """What keeps transformers from making a mask of its own."""
     return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+
+
+_SAID: set[str] = set()  # kinds of models that were said to be padded
+
+
+def say_padded(model: PreTrainedModel) -> None:
+    """Warn, once for each kind of model, that it computes with padding."""
+    kind = type(model).__name__
+    if kind not in _SAID:
+        _SAID.add(kind)
+        attention = model.config.get_text_config()._attn_implementation
+        warnings.warn(
+            f"{kind} computes with padding: packs need attention over whole sequences by "
+            f"attn_implementation=sdpa, and it has {attention}"
+            f"{'' if attention != 'sdpa' else ' with windows, or layers of another kind'}",
+            stacklevel=4,
+        )

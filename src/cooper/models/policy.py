@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from cooper.functional import entropy_from_logits, pad_sequences, selective_log_softmax
+from cooper.functional import pad_sequences
 from cooper.models.adapted import Adapted
+from cooper.models.batching import cut_packed, cut_padded
 from cooper.models.loading import DType, check_vocabulary, load_causal_lm, load_tokenizer, pad_id
-from cooper.models.packing import Pack, can_pack, no_mask
+from cooper.models.packing import Pack, can_pack, no_mask, say_padded
+from cooper.models.token_scores import TokenScores, has_plain_head, token_scores
 from cooper.types import Rollouts
-
-
-@dataclass(frozen=True)
-class TokenScores:
-    """What the policy says of completion tokens."""
-
-    logprobs: Tensor  # [sum of T_i over the asked rollouts] float32, with gradient in training
-    entropy: Tensor | None  # the same shape, nats; only when asked for
 
 
 class Policy(Adapted):
@@ -37,6 +30,8 @@ class Policy(Adapted):
         temperature: the logits are divided by it, so that the log-probabilities are those of the
             distribution that was sampled from.
     """
+
+    _plain_head: bool | None = None  # found out at the first forward
 
     def __init__(
         self,
@@ -120,67 +115,121 @@ class Policy(Adapted):
         if not rows:
             none = torch.zeros(0, device=self.model.device)
             return TokenScores(none, none if entropy or entropy_gradient else None)
+        with self.acting():
+            states, head = self._states(rollouts, rows)
+            targets = torch.cat([rollouts.tokens(row) for row in rows]).to(states.device)
+            return token_scores(
+                head,
+                states,
+                targets,
+                self.model.config.get_text_config().vocab_size,
+                self.temperature,
+                entropy=entropy,
+                entropy_gradient=entropy_gradient,
+            )
+
+    def logits(self, rollouts: Rollouts, rows: Sequence[int]) -> Tensor:
+        """What predicts the completion tokens of some rollouts, before the temperature.
+
+        Args:
+            rollouts: the step's rollouts.
+            rows: indices of the rollouts wanted, at least one.
+
+        Returns:
+            [sum of T_i, V] in the order of `rows`; large.
+        """
+        with self.acting():
+            states, head = self._states(rollouts, rows)
+            return head(states)
+
+    def micro_batches(
+        self, rollouts: Rollouts, rows: Sequence[int], tokens: int
+    ) -> list[list[int]]:
+        """Cut rollouts into micro-batches of at most so many tokens, or of one rollout.
+
+        Packed, a group stays together where it can, for its prompt counts once; padded, they are
+        sorted by length, and padding counts.
+
+        Args:
+            rollouts: the step's rollouts.
+            rows: indices of the rollouts.
+            tokens: of one forward and backward.
+        """
+        owners, lengths = rollouts.owners, rollouts.lengths.tolist()
+        prompts = [len(ids) for ids in rollouts.prompt_ids]
+        if not can_pack(self.model):
+            return cut_padded({row: prompts[owners[row]] + lengths[row] for row in rows}, tokens)
+        groups: dict[int, dict[int, int]] = {}
+        for row in sorted(rows, key=lambda row: (owners[row], -lengths[row], row)):
+            groups.setdefault(owners[row], {})[row] = lengths[row]
+        return cut_packed([(prompts[owner], rows) for owner, rows in groups.items()], tokens)
+
+    # What a model's last states are, and what makes logits of them.
+
+    def _states(
+        self, rollouts: Rollouts, rows: Sequence[int]
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Of the places that predict the completions' tokens: [sum of T_i, H]."""
         owners = rollouts.owners
         prompts = [rollouts.prompt_ids[owners[row]] for row in rows]
         completions = [rollouts.tokens(row) for row in rows]
-        device = self.model.device
         if can_pack(self.model):
-            flat = self._packed(prompts, completions, [owners[row] for row in rows], device)
-        else:
-            flat = self._padded(prompts, completions, device)
-        flat = flat / self.temperature
-        targets = torch.cat(completions).to(device)
-        spread = None
-        if entropy or entropy_gradient:
-            spread = entropy_from_logits(flat if entropy_gradient else flat.detach())
-        return TokenScores(selective_log_softmax(flat, targets), spread)
+            return self._packed(prompts, completions, [owners[row] for row in rows])
+        say_padded(self.model)
+        return self._padded(prompts, completions)
 
     def _packed(
         self,
         prompts: Sequence[Sequence[int]],
         completions: Sequence[Tensor],
         owners: Sequence[int],
-        device: torch.device,
-    ) -> Tensor:
-        """Logits that predict the completions' tokens: [sum of T_i, V], without padding."""
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """All sequences in one row, without padding."""
+        device = self.model.device
         pack = Pack.of(prompts, completions, owners, device)
-        with self.acting():
-            logits = self.model(
-                input_ids=pack.ids,
-                position_ids=pack.positions,
-                attention_mask=no_mask(device),
-                use_cache=False,
-                logits_to_keep=pack.predictors,
-                pack=pack,
-            ).logits
-        return logits[0]
+        return self._last(
+            pack.predictors,
+            lambda found: found[0],
+            input_ids=pack.ids,
+            position_ids=pack.positions,
+            attention_mask=no_mask(device),
+            pack=pack,
+        )
 
     def _padded(
-        self,
-        prompts: Sequence[Sequence[int]],
-        completions: Sequence[Tensor],
-        device: torch.device,
-    ) -> Tensor:
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Tensor]
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The same for models whose attention cannot be replaced."""
+        device = self.model.device
         sequences = [
             torch.cat([torch.tensor(prompt, dtype=torch.long), completion.cpu()])
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         ids, mask = pad_sequences(sequences, pad_id(self.tokenizer), device=device)
-        # Token t is predicted at position t - 1; logits before the shortest prompt's end and at
-        # the last position are never read, so the model need not compute them.
+        # Token t is predicted at position t - 1; states before the shortest prompt's end and at
+        # the last position are never read.
         first = min(len(prompt) for prompt in prompts) - 1
         positions = torch.arange(first, ids.shape[1] - 1, device=device)
-        with self.acting():
-            logits = self.model(
-                input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions
-            ).logits
-        where = torch.zeros(logits.shape[:2], dtype=torch.bool)
+        where = torch.zeros(len(ids), len(positions), dtype=torch.bool)
         for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             start = len(prompt) - 1 - first
             where[row, start : start + len(completion)] = True
         # A boolean mask walks row by row, so the flat order is the order of the rows.
-        return logits[where.to(device)]
+        kept = where.to(device)
+        return self._last(positions, lambda found: found[kept], input_ids=ids, attention_mask=mask)
+
+    def _last(
+        self, positions: Tensor, flat: Callable[[Tensor], Tensor], **given: Any
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The model's last states at some positions; of a model that does more, its logits."""
+        if self._plain_head is None:
+            self._plain_head = has_plain_head(self.model)
+        if not self._plain_head:
+            found = self.model(**given, use_cache=False, logits_to_keep=positions).logits
+            return flat(found), lambda logits: logits
+        backbone = getattr(self.model, self.model.base_model_prefix)
+        states = backbone(**given, use_cache=False).last_hidden_state
+        return flat(states[:, positions]), cast(Any, self.model.get_output_embeddings())
 
 
 class StartOf(Policy):

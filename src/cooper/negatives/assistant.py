@@ -13,7 +13,7 @@ from cooper.models import Policy, load_causal_lm, load_tokenizer
 from cooper.models.loading import DType, check_vocabulary
 from cooper.negatives.base import NegativeGenerator
 from cooper.negatives.rewriting import PROMPT, check_settings, filled, longest_that_fits
-from cooper.samplers import HFSampler, Sampler
+from cooper.samplers import NativeSampler, Sampler
 from cooper.types import Negative, NegativeRequest, Problem, Prompt, SamplingParams
 
 
@@ -65,7 +65,7 @@ class AssistantNegatives(NegativeGenerator):
             )
         self.prompt = prompt
         self.params = SamplingParams(max_new_tokens, temperature, top_p)
-        self.sampler = sampler or HFSampler()
+        self.sampler = sampler or NativeSampler()
         self._assistant: Policy | None = None
         self._trained: Policy | None = None
         if path is not None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cooper.planning.setup import Role, Setup
+from cooper.planning.setup import Role, Room, Setup
 from cooper.planning.skeletons import Skeleton
 from cooper.planning.tracing import Traced
+from cooper.samplers.slots import has_slots
 
 # A process with loaded kernels before its first tensor: 1343 MB in transformers' documentation,
 # "Model training anatomy". Newer CUDA loads kernels when they are first used and takes less.
@@ -146,12 +147,19 @@ class _Planner:
 
     def _phases(self) -> list[Phase]:
         setup, policy = self.setup, self.policy
-        phases = [self._sampling("sampling", "policy", policy, setup.sampler_batch, setup.rollouts)]
+        phases = [
+            self._sampling(
+                "sampling", "policy", policy, setup.sampler, setup.rollouts, setup.group_size
+            )
+        ]
         if self.reward_model is not None:
             rows = max(1, min(setup.rollouts, setup.score_tokens // max(setup.row, 1)))
             scored = self.reward_model.score(rows, setup.row)
             phases.append(self._forward("scoring", "reward_model", self.reward_model, scored))
-        lengths = (setup.micro, setup.prompt, setup.completion)
+        # Whatever the order, no mini-batch has more of one group than a group.
+        sizes = (setup.minibatch, setup.group_size, setup.prompt, setup.completion)
+        micro = policy.micro(setup.micro_tokens, *sizes)
+        lengths = (micro, *sizes[1:])
         for name, needed, role in (
             ("reference logprobs", setup.reference, setup.start),
             ("old logprobs", setup.recomputes, setup.policy),
@@ -159,7 +167,7 @@ class _Planner:
             if needed:
                 model = setup.skeleton(role)
                 phases.append(self._forward(name, "policy", model, model.logprobs(*lengths)))
-        several = setup.minibatch > setup.micro
+        several = setup.minibatch > micro
         traced = policy.policy_update(*lengths, entropy=setup.entropy, gradients=several)
         phases.append(self._update("policy update", "policy", policy, traced, several))
         learns = setup.reward_model is not None and setup.reward_model.adapter is not None
@@ -176,8 +184,9 @@ class _Planner:
                     "negatives",
                     "assistant",
                     setup.skeleton(role),
-                    setup.assistant_batch,
+                    setup.assistant_sampler,
                     -(-setup.pairs // setup.gpus),
+                    1,
                     setup.prompt + setup.completion + ASSISTANT_PROMPT,
                     setup.assistant_completion,
                 )
@@ -199,15 +208,21 @@ class _Planner:
         name: str,
         role: str,
         model: Skeleton,
-        batch: int,
+        room: Room,
         rows: int,
+        group: int,
         prompt: int | None = None,
         completion: int | None = None,
     ) -> Phase:
         setup = self.setup
-        traced, cache = model.sample(
-            max(1, min(batch, rows)), prompt or setup.prompt, completion or setup.sampled
-        )
+        prompt, completion = prompt or setup.prompt, completion or setup.sampled
+        if not has_slots(model.model):
+            room = Room(room.batch)  # the native sampler leaves it to transformers' generate
+        now = min(room.rows(prompt + completion), rows)
+        if room.cache_tokens:
+            traced, cache = model.decode_in_slots(now, group, prompt, completion)
+        else:
+            traced, cache = model.sample(now, prompt, completion)
         parts = [
             Part(role, "kv cache", cache),
             Part(role, "activations", traced.peak - cache),

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from cooper.models.adapters import LoraAdapter
-from cooper.planning.memory import memory
-from cooper.planning.setup import STRATEGIES, Role, Setup
+from cooper.planning.memory import ASSISTANT_PROMPT, memory
+from cooper.planning.setup import STRATEGIES, Role, Room, Setup
 
 _BATCH = 16  # sequences sampled at once, where few are
 _SHARDED = ("zero2", "zero3", "offload", "fsdp2")
@@ -103,20 +103,33 @@ def _sizes(setup: Setup) -> Iterator[tuple[str, Callable[[Setup], Setup]]]:
     if plain:
         text = " ".join(f"{key}.gradient_checkpointing=true" for key in plain)
         yield text, lambda now: _each(now, lambda role: replace(role, checkpointing=True))
-    if setup.micro > 1:
-        yield "algorithm.micro_batch_size=1", lambda now: replace(now, micro_batch=1)
+    one = setup.prompt + setup.completion
+    if setup.micro_tokens > one:
+        yield (
+            f"algorithm.micro_batch_tokens={one}",
+            lambda now: replace(now, micro_tokens=one),
+        )
     if len(_trained(setup)) > 1 and setup.reward_micro_batch > 1:
         yield (
             "reward_objective.micro_batch_size=1",
             lambda now: replace(now, reward_micro_batch=1),
         )
-    if setup.sampler_batch > _BATCH:
-        yield f"sampler.batch_size={_BATCH}", lambda now: replace(now, sampler_batch=_BATCH)
-    if setup.assisted and setup.assistant_batch > _BATCH:
-        yield (
-            f"negatives.sampler.batch_size={_BATCH}",
-            lambda now: replace(now, assistant_batch=_BATCH),
-        )
+    longest = setup.prompt + setup.sampled
+    if setup.sampler.rows(longest) > _BATCH:
+        text, fewer = _fewer(setup.sampler, longest)
+        yield f"sampler.{text}", lambda now: replace(now, sampler=fewer)
+    longest = one + ASSISTANT_PROMPT + setup.assistant_completion
+    if setup.assisted and setup.assistant_sampler.rows(longest) > _BATCH:
+        told, less = _fewer(setup.assistant_sampler, longest)
+        yield f"negatives.sampler.{told}", lambda now: replace(now, assistant_sampler=less)
+
+
+def _fewer(room: Room, longest: int) -> tuple[str, Room]:
+    """Fewer sequences at once."""
+    if room.cache_tokens:
+        tokens = _BATCH * longest
+        return f"cache_tokens={tokens}", replace(room, cache_tokens=tokens)
+    return f"batch_size={_BATCH}", replace(room, batch=_BATCH)
 
 
 def _with_lora(setup: Setup) -> Setup:

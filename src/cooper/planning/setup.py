@@ -67,6 +67,18 @@ class Role:
 
 
 @dataclass(frozen=True)
+class Room:
+    """How many sequences a sampler decodes at once."""
+
+    batch: int = 256
+    cache_tokens: int = 0  # of a sampler with slots; it has no batch
+
+    def rows(self, longest: int) -> int:
+        """Sequences at once, where none is longer than this."""
+        return max(1, self.cache_tokens // longest) if self.cache_tokens else self.batch
+
+
+@dataclass(frozen=True)
 class Setup:
     """A run. Lengths are tokens; rows are completions; all of one GPU's share is derived."""
 
@@ -82,11 +94,11 @@ class Setup:
     assistant: Role | None = None  # a model of its own
     assisted: bool = False  # negatives are written by a model: the assistant, or the policy's start
     assistant_completion: int = 0
-    assistant_batch: int = 256
+    assistant_sampler: Room = Room()
     average: bool = False  # a moving average of the reward model's weights
     shared: bool = False  # one frozen base for all roles
-    sampler_batch: int = 256
-    micro_batch: int = 64
+    sampler: Room = Room()
+    micro_tokens: int = 16384
     minibatches: int = 1
     epochs: int = 1
     entropy: bool = True
@@ -113,11 +125,6 @@ class Setup:
     def minibatch(self) -> int:
         """Rollouts of one optimizer step on one GPU."""
         return -(-self.rollouts // self.minibatches)
-
-    @property
-    def micro(self) -> int:
-        """Rollouts of one forward and backward."""
-        return min(self.micro_batch, self.minibatch)
 
     @property
     def mixed(self) -> bool:

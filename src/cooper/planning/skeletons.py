@@ -21,9 +21,11 @@ from transformers import (
 from cooper.errors import ModelError
 from cooper.models.adapters import Adapter, Weights
 from cooper.models.loading import DType
+from cooper.models.packing import can_pack
 from cooper.models.policy import Policy
 from cooper.models.reward_heads import RewardHead, Row
 from cooper.planning.tracing import Style, Traced, autocast, fake, trace
+from cooper.samplers.slots import SlotCache
 from cooper.types import Rollouts
 
 T = TypeVar("T")
@@ -64,9 +66,9 @@ class Count:
 class _Longest:
     """Rollouts that are all as long as they may be; what :class:`Policy` reads of them."""
 
-    def __init__(self, rows: int, prompt: int, completion: int) -> None:
-        self.prompt_ids = [(0,) * prompt] * rows
-        self.owners = list(range(rows))
+    def __init__(self, rows: int, group: int, prompt: int, completion: int) -> None:
+        self.owners = [row // group for row in range(rows)]
+        self.prompt_ids = [(0,) * prompt] * (self.owners[-1] + 1)
         self.completion = completion
 
     def tokens(self, row: int) -> Tensor:
@@ -149,13 +151,22 @@ class Skeleton:
 
     # ------------------------------------------------------------------ what its code holds
 
+    def micro(self, tokens: int, rows: int, group: int, prompt: int, completion: int) -> int:
+        """Rows of the longest, so many that they fill a micro-batch's budget of tokens."""
+        shared = group if can_pack(self.model) else 1
+        fits = [
+            n for n in range(1, rows + 1) if -(-n // shared) * prompt + n * completion <= tokens
+        ]
+        return max(fits, default=1)
+
     def policy_update(
-        self, rows: int, prompt: int, completion: int, *, entropy: bool, gradients: bool
+        self, rows: int, group: int, prompt: int, completion: int, *, entropy: bool, gradients: bool
     ) -> Traced:
         """A micro-batch's forward and backward of log-probabilities.
 
         Args:
             rows: of the micro-batch.
+            group: rows with one prompt.
             prompt: tokens of each.
             completion: tokens of each.
             entropy: a figure is made of the entropy.
@@ -164,21 +175,22 @@ class Skeleton:
         policy = self._policy()
 
         def run() -> None:
-            scores = policy(_rollouts(rows, prompt, completion), range(rows), entropy=entropy)
+            given = _rollouts(rows, group, prompt, completion)
+            scores = policy(given, range(rows), entropy=entropy)
             scores.logprobs.sum().backward()
 
-        key = ("policy_update", rows, prompt, completion, entropy, gradients)
+        key = ("policy_update", rows, group, prompt, completion, entropy, gradients)
         return self._once(key, lambda: self._backward(run, gradients))
 
-    def logprobs(self, rows: int, prompt: int, completion: int) -> Traced:
+    def logprobs(self, rows: int, group: int, prompt: int, completion: int) -> Traced:
         """A micro-batch's log-probabilities without gradient."""
         policy = self._policy()
 
         def run() -> Tensor:
             with torch.no_grad():
-                return policy(_rollouts(rows, prompt, completion), range(rows)).logprobs
+                return policy(_rollouts(rows, group, prompt, completion), range(rows)).logprobs
 
-        return self._once(("logprobs", rows, prompt, completion), lambda: self._trace(run))
+        return self._once(("logprobs", rows, group, prompt, completion), lambda: self._trace(run))
 
     def reward_update(self, rows: int, length: int, *, gradients: bool) -> Traced:
         """A micro-batch's forward and backward of logits."""
@@ -221,6 +233,65 @@ class Skeleton:
             )
         return Traced(max(reading.peak, step.peak), whole), whole
 
+    def decode_in_slots(
+        self, rows: int, group: int, prompt: int, completion: int
+    ) -> tuple[Traced, int]:
+        """Decoding in slots, at its two largest moments: reading the prompts, the last token.
+
+        Args:
+            rows: slots.
+            group: rows with one prompt.
+            prompt: tokens of each.
+            completion: tokens of each.
+
+        Returns:
+            what it holds, and the bytes of the slots' keys and values among that.
+        """
+        key = ("decode_in_slots", rows, group, prompt, completion)
+        return self._once(key, lambda: self._decode(rows, group, prompt, completion))
+
+    def _decode(self, rows: int, group: int, prompt: int, completion: int) -> tuple[Traced, int]:
+        layers = self.model.config.get_text_config().num_hidden_layers
+        caches: list[SlotCache] = []
+
+        def read() -> Tensor:
+            cache = SlotCache(layers, rows, prompt + completion)
+            caches.append(cache)
+            places = torch.arange(rows)
+            cache.write_prompts(places, places // group)
+            ids = torch.zeros(-(-rows // group), prompt, dtype=torch.long)
+            return self._logits(ids, cache, logits_to_keep=1)
+
+        def step() -> Any:
+            (cache,) = caches
+            view = cache.view
+            view.source, view.positions = None, torch.zeros(rows, dtype=torch.long)
+            view.longest = prompt + completion
+            mask = torch.ones(rows, 1, 1, view.longest, dtype=torch.bool)
+            ids = torch.zeros(rows, 1, dtype=torch.long)
+            logits = self._logits(ids, cache, attention_mask=mask)[:, -1]
+            # As cooper.samplers.drawing.draw has them.
+            scores = logits.float()
+            mass = (scores - scores.amax(-1, keepdim=True)).exp()
+            return scores, mass, mass.cumsum(-1, dtype=torch.float64)
+
+        with torch.no_grad():
+            reading = self._trace(read)
+            (cache,) = caches
+            last = self._trace(step, there=_cached(cache))
+        whole = sum(t.untyped_storage().nbytes() for t in _cached(cache))
+        return Traced(max(reading.peak, last.peak), whole), whole
+
+    def _logits(self, ids: Tensor, cache: SlotCache, **given: Any) -> Tensor:
+        with self.weights.acting():
+            return self.model(
+                input_ids=ids,
+                position_ids=torch.zeros_like(ids),
+                past_key_values=cache,
+                use_cache=True,
+                **given,
+            ).logits
+
     @functools.cached_property
     def cache_bytes_per_token(self) -> int:
         """Bytes of the keys and values of one token."""
@@ -235,6 +306,8 @@ class Skeleton:
     def _policy(self) -> Policy:
         policy = Policy(self.model, cast(Any, SimpleNamespace(pad_token_id=0)))
         policy.weights = self.weights
+        # A cap or scale of the logits takes no memory that counts, and cannot be found out here.
+        policy._plain_head = True
         return policy
 
     def _units(self, rows: int, length: int) -> Tensor:
@@ -285,8 +358,8 @@ class Skeleton:
         return trace(run, [*self._held(), *more], self.style, there)
 
 
-def _rollouts(rows: int, prompt: int, completion: int) -> Rollouts:
-    return cast(Rollouts, _Longest(rows, prompt, completion))
+def _rollouts(rows: int, group: int, prompt: int, completion: int) -> Rollouts:
+    return cast(Rollouts, _Longest(rows, group, prompt, completion))
 
 
 def _cached(cache: Any) -> Iterator[Tensor]:

@@ -80,7 +80,12 @@ def step_work(setup: Setup) -> list[Work]:
         _work(
             "sampling",
             *decode(
-                policy, rows, setup.sampler_batch, setup.mean_prompt, setup.mean_completion, width
+                policy,
+                rows,
+                setup.sampler.rows(setup.prompt + setup.sampled),
+                setup.mean_prompt,
+                setup.mean_completion,
+                width,
             ),
         )
     ]
@@ -109,11 +114,17 @@ def step_work(setup: Setup) -> list[Work]:
     if setup.assisted:
         assistant = setup.skeleton(setup.assistant or setup.start)
         prompt = length + ASSISTANT_PROMPT
+        longest = setup.prompt + setup.completion + ASSISTANT_PROMPT + setup.assistant_completion
         found.append(
             _work(
                 "negatives",
                 *decode(
-                    assistant, pairs, setup.assistant_batch, prompt, setup.mean_completion, width
+                    assistant,
+                    pairs,
+                    setup.assistant_sampler.rows(longest),
+                    prompt,
+                    setup.mean_completion,
+                    width,
                 ),
             )
         )

@@ -20,7 +20,8 @@ class Sampler(ABC):
     The contract, checked for every shipped sampler by ``tests/contracts``:
 
     * rollouts of one prompt stand side by side, prompts in the order given;
-    * a completion's tokens end with the end-of-sequence token, kept, or at the length limit;
+    * a completion's tokens end with an end-of-sequence token or the token that completes a stop
+      string, both kept, or at the length limit;
     * ``logprobs`` are those of the distribution drawn from, after temperature, top-k and top-p;
     * all chance comes from the generator given: the same state draws the same rollouts;
     * an empty list of prompts is legal.

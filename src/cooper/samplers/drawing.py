@@ -72,6 +72,15 @@ def _shifted(x: Tensor, by: int) -> Tensor:
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 
+def processed(logits: Tensor, processors: list[LogitsProcessor]) -> Tensor:
+    """What tokens are drawn from: [n, V] float32, minus infinity where a token is cut."""
+    scores = logits.float()
+    no_ids = cast(torch.LongTensor, None)  # none of these processors reads what stands before
+    for processor in processors:
+        scores = processor(no_ids, cast(torch.FloatTensor, scores))
+    return scores
+
+
 def draw(logits: Tensor, processors: list[LogitsProcessor], chance: Tensor | None) -> Draws:
     """Draw a token of each row by the inverse of its distribution.
 
@@ -83,10 +92,7 @@ def draw(logits: Tensor, processors: list[LogitsProcessor], chance: Tensor | Non
     Returns:
         tokens [n] int64 and their log-probabilities [n] float32 under what was drawn from.
     """
-    scores = logits.float()
-    no_ids = cast(torch.LongTensor, None)  # none of these processors reads what stands before
-    for processor in processors:
-        scores = processor(no_ids, cast(torch.FloatTensor, scores))
+    scores = processed(logits, processors)
     top = scores.amax(-1, keepdim=True)
     mass = (scores - top).exp()
     if chance is None:

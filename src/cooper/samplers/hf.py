@@ -11,6 +11,8 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
 )
 
 from cooper.functional import pad_sequences
@@ -18,6 +20,7 @@ from cooper.models.loading import pad_id
 from cooper.models.policy import Policy
 from cooper.samplers.base import OnGroup, Sampler, pack_rollouts
 from cooper.samplers.drawing import require_finite, warpers
+from cooper.samplers.stopping import StopStrings
 from cooper.types import Prompt, Rollouts, SamplingParams
 
 
@@ -49,6 +52,29 @@ class _LogprobRecorder(LogitsProcessor):
         self._take(sequences)
         self._last = None
         return torch.stack(self.columns, dim=1)
+
+
+class _Stopper(StoppingCriteria):
+    """Ends what has written a stop string, and remembers where.
+
+    Args:
+        strings: of the sampling; None: nothing ends here.
+        prompt: tokens of the padded prompts; a stop string in one is none.
+    """
+
+    def __init__(self, strings: StopStrings | None, prompt: int) -> None:
+        self.strings, self.prompt = strings, prompt
+        self.lengths: dict[int, int] = {}  # tokens of each row that was stopped
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> torch.BoolTensor:
+        """[B] whether a row ends here."""
+        completions = input_ids[:, self.prompt :]
+        stopped = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        if self.strings is not None:
+            stopped = self.strings(completions)
+        for row in stopped.nonzero()[:, 0].tolist():
+            self.lengths.setdefault(row, completions.shape[1])
+        return cast(torch.BoolTensor, stopped)
 
 
 class HFSampler(Sampler):
@@ -138,6 +164,7 @@ def _generate(
     pad = pad_id(policy.tokenizer)
     ids, mask = pad_sequences(prompts, pad, side="left", device=policy.model.device)
     recorder = _LogprobRecorder()
+    stopper = _Stopper(StopStrings.of(policy.tokenizer, params), ids.shape[1])
     greedy = params.temperature == 0
     config = GenerationConfig(
         max_new_tokens=params.max_new_tokens,
@@ -159,6 +186,7 @@ def _generate(
             attention_mask=mask,
             generation_config=config,
             logits_processor=LogitsProcessorList([*warpers(params), recorder]),
+            stopping_criteria=StoppingCriteriaList([stopper]),
         )
     finally:
         model.generation_config = own
@@ -168,7 +196,9 @@ def _generate(
     rows = []
     for row in range(len(prompts)):
         hits = is_end[row].nonzero()
-        ended = len(hits) > 0
-        length = int(hits[0]) + 1 if ended else completions.shape[1]
+        limit = completions.shape[1] + 1
+        length = min(int(hits[0]) + 1 if len(hits) else limit, stopper.lengths.get(row, limit))
+        ended = length < limit
+        length = min(length, completions.shape[1])
         rows.append((completions[row, :length].clone(), recorded[row, :length].clone(), ended))
     return rows

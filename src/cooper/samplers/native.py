@@ -17,6 +17,7 @@ from cooper.samplers.base import OnGroup, Sampler, pack_rollouts
 from cooper.samplers.drawing import draw, require_finite, uniforms, warpers
 from cooper.samplers.hf import HFSampler, end_token_ids
 from cooper.samplers.slots import SlotCache, has_slots
+from cooper.samplers.stopping import StopStrings
 from cooper.types import Prompt, Rollouts, SamplingParams
 
 
@@ -115,9 +116,13 @@ class _Decoding:
         device = policy.model.device
         self.warpers = warpers(params)
         self.ends = torch.tensor(end_token_ids(policy), device=device)
+        self.stops = StopStrings.of(policy.tokenizer, params)
         count, limit = len(seeds), params.max_new_tokens
         # By sequence:
         self.seeds = seeds.to(device)
+        self.prompt_lengths = torch.tensor(
+            [len(prompt.ids) for prompt in prompts for _ in range(group_size)], device=device
+        )
         self.ids = torch.zeros(count, limit, dtype=torch.long, device=device)
         self.logprobs = torch.zeros(count, limit, device=device)
         self.lengths = torch.zeros(count, dtype=torch.long)
@@ -126,8 +131,8 @@ class _Decoding:
         # By slot:
         longest = max((len(prompt.ids) for prompt in prompts), default=0) + limit
         self.slots = max(1, min(count, cache_tokens // max(longest, 1)))
-        self.cache = SlotCache(policy.model.config.get_text_config().num_hidden_layers,
-                               self.slots, longest)  # fmt: skip
+        layers = policy.model.config.get_text_config().num_hidden_layers
+        self.cache = SlotCache(layers, self.slots, longest)
         self.sequence = torch.zeros(0, dtype=torch.long, device=device)
         self.position = torch.zeros(0, dtype=torch.long, device=device)  # of the next token
         self.token = torch.zeros(0, dtype=torch.long, device=device)
@@ -199,7 +204,7 @@ class _Decoding:
     def _take(self, logits: Tensor, where: slice) -> None:
         """Draw a token for each of some slots, note it, and give up the slots of what ended."""
         sequence = self.sequence[where]
-        done = self.position[where] - self._prompt_lengths(sequence)  # tokens drawn before
+        done = self.position[where] - self.prompt_lengths[sequence]  # tokens drawn before
         greedy = self.params.temperature == 0
         chance = None if greedy else uniforms(self.seeds[sequence], done)
         tokens, logprobs = draw(logits, self.warpers, chance)
@@ -207,19 +212,14 @@ class _Decoding:
         self.logprobs[sequence, done] = logprobs
         self.token[where] = tokens
         ended = torch.isin(tokens, self.ends)
+        if self.stops is not None:
+            ended |= self.stops(self.stops.last_tokens(self.ids, sequence, done))
         over = ended | (done + 1 == self.params.max_new_tokens)
         if bool(over.any()):
             self._finish(sequence[over], done[over] + 1, ended[over])
             gone = torch.zeros(len(self.sequence), dtype=torch.bool, device=over.device)
             gone[where] = over
             self._close_up(gone)
-
-    def _prompt_lengths(self, sequence: Tensor) -> Tensor:
-        if not hasattr(self, "_lengths"):
-            self._lengths = torch.tensor(
-                [len(prompt.ids) for prompt in self.prompts], device=self.ids.device
-            )
-        return self._lengths[sequence // self.group_size]
 
     def _finish(self, sequence: Tensor, length: Tensor, ended: Tensor) -> None:
         rows = sequence.cpu()
