@@ -339,8 +339,8 @@ class CooperModule(L.LightningModule):
         """Yield each micro-batch's share in the losses: mean over pairs, mean over labels."""
         model, objective = self._require_reward_model(), self.reward_objective
         chosen, rejected = tokenise_pairs(model, examples.pairs)
-        order = sorted(range(len(chosen)), key=lambda k: max(len(chosen[k]), len(rejected[k])))
-        for micro in chunks(order, objective.micro_batch_size):
+        pairs = list(zip(chosen, rejected, strict=True))
+        for micro in model.pair_batches(pairs, objective.micro_batch_tokens):
             logits = model([chosen[k] for k in micro] + [rejected[k] for k in micro])
             right, wrong = logits.chunk(2)
             totals.add_shares(
@@ -351,8 +351,7 @@ class CooperModule(L.LightningModule):
             )
             yield objective.pair_losses(right, wrong).sum() / len(chosen)
         rows = tokenise_labelled(model, examples.labelled)
-        order = sorted(range(len(rows)), key=lambda k: len(rows[k]))
-        for micro in chunks(order, 2 * objective.micro_batch_size):
+        for micro in model.batches(rows, objective.micro_batch_tokens):
             labels = torch.tensor([float(examples.labelled[k].label) for k in micro])
             losses = objective.label_losses(model([rows[k] for k in micro]), labels.to(self.device))
             yield losses.sum() / len(rows)
@@ -455,9 +454,3 @@ def tokenise_labelled(model: RewardModel, items: Sequence[LabelledCompletion]) -
         [item.reference for item in items],
         [item.completion for item in items],
     )
-
-
-def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """Cut a list into pieces of at most `size`."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -288,7 +288,8 @@ class RewardObjective:
         replay_capacity: pairs that are remembered, the newest ones.
         ema_decay: rollouts are scored by an exponential moving average of the weights with this
             decay a step; 0: by the weights themselves.
-        micro_batch_size: pairs of one forward and backward; a matter of memory only.
+        micro_batch_tokens: of one forward and backward; a pair stays whole; a matter of memory
+            only.
     """
 
     every: int = 1
@@ -305,7 +306,7 @@ class RewardObjective:
     replay_pairs: int = 0
     replay_capacity: int = 2048
     ema_decay: float = 0.0
-    micro_batch_size: int = 64
+    micro_batch_tokens: int = 16384
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -317,7 +318,7 @@ class RewardObjective:
             "reward_objective", self, every=1, start_after=0, inner_steps=1, accuracy_floor=0,
             max_inner_steps=1, pairwise_weight=0, margin=0, centring=0, bce_weight=0,
             rollout_labels=-1, replay_labels=0, replay_pairs=0, replay_capacity=1, ema_decay=0,
-            micro_batch_size=1,
+            micro_batch_tokens=1,
         )  # fmt: skip
         for name in ("accuracy_floor", "ema_decay"):
             if getattr(self, name) >= 1:

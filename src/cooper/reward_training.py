@@ -54,8 +54,8 @@ class RewardTraining:
         label_smoothing: e; the targets are 1 - e/2 and e/2 instead of 1 and 0.
         heldout: labelled completions kept apart to measure accuracy and AUROC; at most a fifth.
         heldout_by: what is kept apart whole: a "question" with all its completions, or a "row".
-        micro_batch_tokens: padded tokens of one forward and backward; a batch is sorted by length
-            and its parts' gradients add up to the whole batch's. 0: the batch at once, as drawn.
+        micro_batch_tokens: of one forward and backward; a batch is cut into parts whose gradients
+            add up to the whole batch's. 0: the batch at once.
         evaluate_every: optimizer steps between measurements on what is held out; the weights with
             the highest AUROC are kept. 0: only the last ones are measured.
         patience: measurements without a higher AUROC that end the training; 0: never.

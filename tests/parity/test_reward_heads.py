@@ -13,6 +13,8 @@ from torch import Tensor
 
 from cooper.errors import ModelError
 from cooper.models import Policy, RewardModel
+from cooper.models.packing import can_pack
+from cooper.models.reward_heads import ImplicitHead, Row
 from cooper.reward_examples import Contrast, RewardExamples
 from cooper.updates import Totals
 
@@ -118,6 +120,31 @@ def test_batch_and_padding_change_nothing(make: Make, name: str, batch_tokens: i
     torch.testing.assert_close(backwards.flip(0), alone, rtol=0, atol=1e-5)
     assert not together.requires_grad
     assert torch.equal(model.probabilities(QUESTIONS, REFERENCES, COMPLETIONS), together.sigmoid())
+
+
+# Alike, one the start of another, of one token, of nothing in common.
+ODD = [[5, 6, 7, 8], [5, 6, 7, 8], [5, 6, 7], [9], [9, 4], [12, 13, 14, 15, 16, 17], [5, 6, 3]]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("name", HEADS)
+def test_packed_is_padded(make: Make, name: str, checkpointing: bool) -> None:
+    rows = [Row(row, (len(row) // 2, len(row)), [len(row) // 2, len(row) - 1]) for row in ODD]
+    models = [make(name), make(name)]
+    for model, how in zip(models, ["sdpa", "eager"], strict=True):
+        model.model.set_attn_implementation(how)
+        if checkpointing:
+            model.weights.checkpoint_gradients()
+            model.train()
+    if isinstance(models[0].head, ImplicitHead):  # it has an attention of its own
+        models[0].head.frozen.set_attn_implementation("eager")
+    packed, padded = (model(rows) for model in models)
+    assert [can_pack(model.model) for model in models] == [True, False]
+    torch.testing.assert_close(packed, padded, rtol=0, atol=1e-5)
+    weights = torch.randn(len(ODD), generator=torch.Generator().manual_seed(2))
+    for logits in (packed, padded):
+        (logits * weights).sum().backward()
+    assert_same_gradients(models[0].model, models[1].model)
 
 
 def singles() -> list[tuple[list[str], list[str], list[str]]]:

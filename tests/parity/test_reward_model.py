@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import Qwen2ForSequenceClassification
 
-from cooper.models import RewardModel
+from cooper.models import RewardModel, load_reward_model
 
 ROWS = [[20, 21, 22], [30], [40, 41, 42, 43, 44, 45, 46], [50, 51]]
 
@@ -32,6 +32,25 @@ def test_logits_equal_transformers(
     expected = each_alone(plain, ROWS)
     assert len(set(expected.tolist())) == len(ROWS)
     torch.testing.assert_close(reward_model(ROWS), expected, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def padded(reward_folder: Path, reward_model: RewardModel) -> RewardModel:
+    """Attention that cannot be replaced."""
+    model = load_reward_model(str(reward_folder), attn_implementation="eager")
+    return RewardModel(model, reward_model.tokenizer).eval()
+
+
+def test_what_rows_begin_with_is_computed_once(reward_model: RewardModel) -> None:
+    seen: list[int] = []
+    model = copy.deepcopy(reward_model)
+    model.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, ids: seen.append(ids[0].numel())
+    )
+    rows = [[1, 2, 3, 4], [7, 8, 9], [1, 2, 3, 5, 6], [7, 8, 9], [1, 2, 3]]
+    with torch.no_grad():
+        model(rows)
+    assert seen == [3 + 1 + 2 + 3]
 
 
 def test_padding_changes_nothing(reward_model: RewardModel) -> None:
@@ -68,13 +87,30 @@ def test_score_keeps_the_order_however_it_is_cut(
     torch.testing.assert_close(got, each_alone(plain, ids), rtol=0, atol=1e-5)
 
 
-def test_batches_hold_every_row_once_within_the_limit(reward_model: RewardModel) -> None:
-    model = RewardModel(reward_model.model, reward_model.tokenizer, batch_tokens=8)
-    batches = model.batches(ROWS)
+def test_padded_batches_hold_every_row_once_within_the_limit(padded: RewardModel) -> None:
+    batches = padded.batches(ROWS, 8)
     assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3]
     for batch in batches:
         assert len(batch) * max(len(ROWS[i]) for i in batch) <= 8
-    assert model.batches([[1] * 20]) == [[0]]  # longer than the limit: alone
+    assert padded.batches([[1] * 20], 8) == [[0]]  # longer than the limit: alone
+    # A pair is two rows of the longer one's length.
+    assert padded.pair_batches([([1, 2], [3]), ([4], [5]), ([1] * 3, [1] * 3)], 8) == [[2], [0, 1]]
+
+
+def test_packed_batches_count_what_rows_begin_with_once(reward_model: RewardModel) -> None:
+    rows = [[1, 2, 3, 4], [7, 8, 9], [1, 2, 3, 5, 6], [7, 8, 9]]  # 3 + 1 + 2, and 3
+    assert reward_model.batches(rows, 9) == [[0, 2, 1, 3]]
+    assert reward_model.batches(rows, 8) == [[0, 2], [1, 3]]
+    assert reward_model.batches(rows, 5) == [[0], [2], [1, 3]]
+    assert reward_model.batches([], 5) == []
+
+
+def test_a_pair_stays_whole_and_counts_its_start_once(reward_model: RewardModel) -> None:
+    pairs = [([1, 2, 3], [1, 2, 4]), ([5], [6]), ([1, 2, 3, 4], [1, 2, 3, 5, 6])]  # 4, 2 and 6
+    assert reward_model.pair_batches(pairs, 12) == [[2, 0, 1]]
+    assert reward_model.pair_batches(pairs, 10) == [[2, 0], [1]]
+    assert reward_model.pair_batches(pairs, 1) == [[2], [0], [1]]
+    assert reward_model.pair_batches([], 1) == []
 
 
 def test_score_puts_the_training_mode_back(reward_model: RewardModel) -> None:

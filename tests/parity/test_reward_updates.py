@@ -65,7 +65,7 @@ def reference_loss(model: nn.Module, tokenizer, objective: RewardObjective) -> T
     return total
 
 
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 64])
+@pytest.mark.parametrize("micro_batch_tokens", [1, 120, 10_000])
 @pytest.mark.parametrize(
     "variant",
     [
@@ -77,9 +77,9 @@ def reference_loss(model: nn.Module, tokenizer, objective: RewardObjective) -> T
     ids=str,
 )
 def test_losses_and_all_gradients(
-    make_module: Callable[..., CooperModule], variant: dict[str, float], micro_batch_size: int
+    make_module: Callable[..., CooperModule], variant: dict[str, float], micro_batch_tokens: int
 ) -> None:
-    objective = RewardObjective(micro_batch_size=micro_batch_size, **variant)
+    objective = RewardObjective(micro_batch_tokens=micro_batch_tokens, **variant)
     module = make_module(objective)
     plain = copy.deepcopy(module.reward_model.model)
     plain.config.pad_token_id = None

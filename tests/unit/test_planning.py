@@ -46,7 +46,7 @@ def setup(**changes: Any) -> Setup:
         "policy": Role(POLICY, FULL), "reward_model": Role(REWARD, FULL), "problems": 4,
         "group_size": 4, "prompt": 10, "completion": 20, "mean_prompt": 10, "mean_completion": 20,
         "sampled": 20, "sampler": Room(8), "micro_tokens": 90, "row": 30, "mean_row": 30,
-        "pairs": 4, "reward_micro_batch": 2, "gpu": False, **changes,
+        "pairs": 4, "reward_micro_tokens": 120, "gpu": False, **changes,
     }  # fmt: skip
     return Setup(**given)
 

@@ -227,7 +227,7 @@ def with_reward_model(cfg: DictConfig, setup: Setup, assumptions: list[str]) -> 
     setup = replace(
         setup,
         average=objective.ema_decay > 0,
-        reward_micro_batch=objective.micro_batch_size,
+        reward_micro_tokens=objective.micro_batch_tokens,
         pairs=pairs + objective.replay_pairs,
         labels=labels + objective.replay_labels,
         inner_steps=objective.inner_steps,

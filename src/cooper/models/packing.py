@@ -40,6 +40,7 @@ class Pack:
     predictors: Tensor  # [sum of T_i] the place that predicts each completion token
     buckets: tuple[Bucket, ...]
     scatter: Tensor  # [S] for each place, which of all buckets' kept outputs is its own
+    places: tuple[Tensor, ...]  # of each sequence, its prompt's and its own; on the CPU
 
     @classmethod
     def of(
@@ -63,9 +64,9 @@ class Pack:
         ids: list[Tensor] = []
         positions: list[Tensor] = []
         predictors: list[Tensor] = [torch.empty(0)] * len(owners)
-        sequences: list[
-            tuple[Tensor, int]
-        ] = []  # places, and how many of the first are not its own
+        # Places, and how many of the first are not its own.
+        sequences: list[tuple[Tensor, int]] = []
+        places: list[Tensor] = [torch.empty(0)] * len(owners)
         at = 0
         for rows in groups.values():
             prompt = torch.tensor(prompts[rows[0]], dtype=torch.long)
@@ -78,18 +79,20 @@ class Pack:
                 own = torch.arange(at, at + length)
                 ids.append(completions[row].cpu())
                 positions.append(torch.arange(len(prompt), len(prompt) + length))
-                predictors[row] = torch.cat([shared[-1:], own[:-1]])
-                sequences.append((torch.cat([shared, own]), len(prompt) if number else 0))
+                predictors[row] = torch.cat([shared[-1:], own])[:length]
+                places[row] = torch.cat([shared, own])
+                if length or not number:
+                    sequences.append((places[row], len(prompt) if number else 0))
                 at += length
         buckets, scatter, kept = [], torch.empty(at, dtype=torch.long), 0
         for part in _buckets(sequences):
             longest = len(part[0][0])
             gather = torch.zeros(len(part), longest, dtype=torch.long)
             chosen: list[Tensor] = []
-            for index, (places, skipped) in enumerate(part):
-                gather[index, : len(places)] = places
-                own = places[skipped:]
-                chosen.append(index * longest + torch.arange(skipped, len(places)))
+            for index, (whole, skipped) in enumerate(part):
+                gather[index, : len(whole)] = whole
+                own = whole[skipped:]
+                chosen.append(index * longest + torch.arange(skipped, len(whole)))
                 scatter[own] = torch.arange(kept, kept + len(own))
                 kept += len(own)
             buckets.append(Bucket(gather.to(device), torch.cat(chosen).to(device)))
@@ -99,7 +102,18 @@ class Pack:
             torch.cat(predictors).to(device),
             tuple(buckets),
             scatter.to(device),
+            tuple(places),
         )
+
+    def given(self) -> dict[str, Any]:
+        """The arguments of a model's forward."""
+        return {
+            "input_ids": self.ids,
+            "position_ids": self.positions,
+            # Keeps transformers from making a mask of its own.
+            "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=self.ids.device),
+            "pack": self,
+        }
 
 
 def _buckets(sequences: list[tuple[Tensor, int]]) -> list[list[tuple[Tensor, int]]]:
@@ -166,7 +180,9 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 def can_pack(model: PreTrainedModel) -> bool:
     """Whether a model's attention is the one of this file; takes it over from sdpa where it may."""
-    config: Any = model.config.get_text_config()
+    # Of the layers that will be asked: a classifier over a shared backbone has another config.
+    backbone = getattr(model, model.base_model_prefix, model)
+    config: Any = backbone.config.get_text_config()
     if config._attn_implementation == NAME:
         return True
     kinds = getattr(config, "layer_types", None)
@@ -179,12 +195,7 @@ def can_pack(model: PreTrainedModel) -> bool:
     ):
         return False
     model.set_attn_implementation(NAME)
-    return True
-
-
-def no_mask(device: torch.device) -> Tensor:
-    """What keeps transformers from making a mask of its own."""
-    return torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
+    return config._attn_implementation == NAME
 
 
 _SAID: set[str] = set()  # kinds of models that were said to be padded

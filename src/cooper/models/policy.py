@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from cooper.functional import pad_sequences
 from cooper.models.adapted import Adapted
 from cooper.models.batching import cut_packed, cut_padded
 from cooper.models.loading import DType, check_vocabulary, load_causal_lm, load_tokenizer, pad_id
-from cooper.models.packing import Pack, can_pack, no_mask, say_padded
-from cooper.models.token_scores import TokenScores, has_plain_head, token_scores
+from cooper.models.packing import Pack, can_pack, say_padded
+from cooper.models.token_scores import TokenScores, states_and_head, token_scores, vocabulary
 from cooper.types import Rollouts
 
 
@@ -30,8 +30,6 @@ class Policy(Adapted):
         temperature: the logits are divided by it, so that the log-probabilities are those of the
             distribution that was sampled from.
     """
-
-    _plain_head: bool | None = None  # found out at the first forward
 
     def __init__(
         self,
@@ -122,7 +120,7 @@ class Policy(Adapted):
                 head,
                 states,
                 targets,
-                self.model.config.get_text_config().vocab_size,
+                vocabulary(self.model),
                 self.temperature,
                 entropy=entropy,
                 entropy_gradient=entropy_gradient,
@@ -164,72 +162,30 @@ class Policy(Adapted):
             groups.setdefault(owners[row], {})[row] = lengths[row]
         return cut_packed([(prompts[owner], rows) for owner, rows in groups.items()], tokens)
 
-    # What a model's last states are, and what makes logits of them.
-
     def _states(
         self, rollouts: Rollouts, rows: Sequence[int]
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Of the places that predict the completions' tokens: [sum of T_i, H]."""
+        """What predicts the completions' tokens, [sum of T_i, H], and what makes logits of it."""
         owners = rollouts.owners
         prompts = [rollouts.prompt_ids[owners[row]] for row in rows]
         completions = [rollouts.tokens(row) for row in rows]
+        device = self.model.device
         if can_pack(self.model):
-            return self._packed(prompts, completions, [owners[row] for row in rows])
+            pack = Pack.of(prompts, completions, [owners[row] for row in rows], device)
+            return states_and_head(self.model, pack.given(), pack.predictors)
         say_padded(self.model)
-        return self._padded(prompts, completions)
-
-    def _packed(
-        self,
-        prompts: Sequence[Sequence[int]],
-        completions: Sequence[Tensor],
-        owners: Sequence[int],
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """All sequences in one row, without padding."""
-        device = self.model.device
-        pack = Pack.of(prompts, completions, owners, device)
-        return self._last(
-            pack.predictors,
-            lambda found: found[0],
-            input_ids=pack.ids,
-            position_ids=pack.positions,
-            attention_mask=no_mask(device),
-            pack=pack,
-        )
-
-    def _padded(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Tensor]
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The same for models whose attention cannot be replaced."""
-        device = self.model.device
         sequences = [
             torch.cat([torch.tensor(prompt, dtype=torch.long), completion.cpu()])
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
         ids, mask = pad_sequences(sequences, pad_id(self.tokenizer), device=device)
-        # Token t is predicted at position t - 1; states before the shortest prompt's end and at
-        # the last position are never read.
-        first = min(len(prompt) for prompt in prompts) - 1
-        positions = torch.arange(first, ids.shape[1] - 1, device=device)
-        where = torch.zeros(len(ids), len(positions), dtype=torch.bool)
-        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-            start = len(prompt) - 1 - first
-            where[row, start : start + len(completion)] = True
-        # A boolean mask walks row by row, so the flat order is the order of the rows.
-        kept = where.to(device)
-        return self._last(positions, lambda found: found[kept], input_ids=ids, attention_mask=mask)
-
-    def _last(
-        self, positions: Tensor, flat: Callable[[Tensor], Tensor], **given: Any
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The model's last states at some positions; of a model that does more, its logits."""
-        if self._plain_head is None:
-            self._plain_head = has_plain_head(self.model)
-        if not self._plain_head:
-            found = self.model(**given, use_cache=False, logits_to_keep=positions).logits
-            return flat(found), lambda logits: logits
-        backbone = getattr(self.model, self.model.base_model_prefix)
-        states = backbone(**given, use_cache=False).last_hidden_state
-        return flat(states[:, positions]), cast(Any, self.model.get_output_embeddings())
+        # Token t is predicted at place t - 1.
+        predictors = [
+            row * ids.shape[1] + torch.arange(len(prompt) - 1, len(prompt) + len(completion) - 1)
+            for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+        ]
+        given = {"input_ids": ids, "attention_mask": mask}
+        return states_and_head(self.model, given, torch.cat(predictors).to(device))
 
 
 class StartOf(Policy):

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.errors import ModelError
-from cooper.functional import pad_sequences
 from cooper.models.adapted import Adapted
+from cooper.models.batching import cut_packed, cut_padded, share_starts
 from cooper.models.loading import (
     ADAPTER_CONFIG,
     DType,
@@ -29,8 +29,10 @@ from cooper.models.loading import (
     load_tokenizer,
     pad_id,
 )
+from cooper.models.packing import can_pack
 from cooper.models.reward_heads import HEADS, ImplicitHead, RewardHead, Row, ScalarHead
 from cooper.models.reward_template import RewardTemplate
+from cooper.models.row_batch import RowBatch, pair_tokens
 from cooper.steps import split_steps
 
 # The key of config.json under which a reward model says how it is to be read.
@@ -57,7 +59,7 @@ class RewardModel(Adapted):
         tokenizer: the model's own.
         template: how question, reference and completion become one text; None: the recorded one,
             or the published one.
-        batch_tokens: padded tokens of one scoring forward.
+        batch_tokens: of one scoring forward.
         head: what is read off the backbone; None: the recorded one, or the scalar head.
 
     Raises:
@@ -116,7 +118,7 @@ class RewardModel(Adapted):
             dtype: of the weights.
             attn_implementation: as in transformers.
             trust_remote_code: run code from the model's repository; only where you trust it.
-            batch_tokens: padded tokens of one scoring forward.
+            batch_tokens: of one scoring forward.
             key: the setting's name, for error messages.
 
         Returns:
@@ -257,38 +259,50 @@ class RewardModel(Adapted):
 
     # ------------------------------------------------------------------ rows to logits
 
-    def _padded(self, rows: Sequence[Sequence[int]]) -> tuple[list[Row], Tensor, Tensor]:
+    def _laid_out(self, rows: Sequence[Sequence[int]]) -> tuple[list[Row], RowBatch]:
         known = [row if isinstance(row, Row) else Row(row) for row in rows]
-        ids, mask = pad_sequences(known, pad_id(self.tokenizer), device=self.model.device)
-        return known, ids, mask
+        return known, RowBatch.of(self.model, known, pad_id(self.tokenizer))
 
     def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Logits of tokenised rows, with gradient: [N] float32."""
         if not rows:
             return torch.zeros(0, device=self.model.device)
         with self.weights.acting():
-            return self.head(self.model, *self._padded(rows))
+            return self.head(self.model, *self._laid_out(rows))
 
     def units(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Logits of what carries a label, with gradient: a row each, or of all steps row by row."""
         if not rows:
             return torch.zeros(0, device=self.model.device)
         with self.weights.acting():
-            return self.head.units(self.model, *self._padded(rows))
+            return self.head.units(self.model, *self._laid_out(rows))
 
     def batches(
         self, rows: Sequence[Sequence[int]], batch_tokens: int | None = None
     ) -> list[list[int]]:
-        """Cut rows, sorted by length, into batches of at most `batch_tokens` padded tokens."""
+        """Cut rows into batches of at most `batch_tokens` tokens as they are laid out.
+
+        Packed, rows that begin alike stand together, and what they begin with counts once; padded,
+        they are sorted by length.
+        """
         limit = batch_tokens or self.batch_tokens
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        batches: list[list[int]] = []
-        for index in order:
-            longest = len(rows[index])
-            if not batches or (len(batches[-1]) + 1) * longest > limit:
-                batches.append([])
-            batches[-1].append(index)
-        return batches
+        if not can_pack(self.model):
+            return cut_padded({i: len(row) for i, row in enumerate(rows)}, limit)
+        groups = [
+            (start, {i: len(rows[i]) - start for i in group}) for start, group in share_starts(rows)
+        ]
+        return cut_packed(groups, limit)
+
+    def pair_batches(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], batch_tokens: int
+    ) -> list[list[int]]:
+        """Cut pairs of rows, the longest first, into batches of at most so many tokens."""
+        if not can_pack(self.model):
+            longest = {i: max(map(len, pair)) for i, pair in enumerate(pairs)}
+            return cut_padded(longest, batch_tokens // 2)
+        sizes = {i: pair_tokens(*pair) for i, pair in enumerate(pairs)}
+        order = sorted(sizes, key=lambda i: (-sizes[i], i))
+        return cut_packed([(0, {i: sizes[i]}) for i in order], batch_tokens)
 
     @torch.no_grad()
     def score(
@@ -336,13 +350,13 @@ class RewardModel(Adapted):
         training = self.model.training
         self.model.eval()
         for batch in self.batches(rows):
-            known, ids, mask = self._padded([rows[i] for i in batch])
+            known, laid_out = self._laid_out([rows[i] for i in batch])
             if isinstance(self.head, ImplicitHead):
                 with self.weights.acting():
-                    parts = self.head.token_scores(self.model, known, ids, mask)
+                    parts = self.head.token_scores(self.model, known, laid_out)
             else:
                 with self.weights.acting():
-                    units = self.head.units(self.model, known, ids, mask)
+                    units = self.head.units(self.model, known, laid_out)
                 parts = list(units.split([len(row.ends) for row in known]))
             for index, part in zip(batch, parts, strict=True):
                 scores[index] = part.cpu()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -30,7 +31,7 @@ def token_scores(
     states: Tensor,
     ids: Tensor,
     width: int,
-    temperature: float,
+    temperature: float = 1.0,
     *,
     entropy: bool = False,
     entropy_gradient: bool = False,
@@ -74,25 +75,62 @@ def token_scores(
     )
 
 
-@torch.no_grad()
+def vocabulary(model: PreTrainedModel) -> int:
+    """V of a model's logits."""
+    return int(model.config.get_text_config().vocab_size)
+
+
+def states_and_head(
+    model: PreTrainedModel, given: dict[str, Any], places: Tensor
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """A model's last states at some places, and what makes logits of them.
+
+    Where the model does more to its logits than its output layer, they are its logits themselves.
+
+    Args:
+        model: a causal LM.
+        given: arguments of its forward on [B, T] ids.
+        places: [S] among the B * T.
+
+    Returns:
+        [S, H] or [S, V], and a function to [S, V].
+    """
+    if not has_plain_head(model):
+        if len(given["input_ids"]) == 1:  # what is not asked for need not be made
+            kept = model(**given, use_cache=False, logits_to_keep=places).logits[0]
+        else:
+            kept = model(**given, use_cache=False).logits.flatten(0, 1)[places]
+        return kept, lambda logits: logits
+    backbone = getattr(model, model.base_model_prefix)
+    states = backbone(**given, use_cache=False).last_hidden_state
+    return states.flatten(0, 1)[places], cast(Any, model.get_output_embeddings())
+
+
+# What was found out about models. One without values cannot be asked: cooper-plan enters its own.
+PLAIN_HEADS: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+
 def has_plain_head(model: PreTrainedModel) -> bool:
     """Whether a model's logits are its output layer on its backbone's last states, and no more.
 
-    Some cap or scale them besides; found out by comparing both on two tokens.
+    Some cap or scale them besides; found out once, by comparing both on two tokens.
     """
+    if model not in PLAIN_HEADS:
+        PLAIN_HEADS[model] = _compare(model)
+    return PLAIN_HEADS[model]
+
+
+@torch.no_grad()
+def _compare(model: PreTrainedModel) -> bool:
     head: Any = model.get_output_embeddings()
     backbone = getattr(model, model.base_model_prefix, None)
     if head is None or backbone is None or backbone is model:
         return False
     training = model.training
     model.eval()
-    device = model.device
-    given: dict[str, Any] = {"input_ids": torch.tensor([[0, 1]], device=device), "use_cache": False}
-    whole = model(**given).logits
-    states = backbone(**given).last_hidden_state
+    given: dict[str, Any] = {"input_ids": torch.tensor([[0, 1]], device=model.device)}
+    whole = model(**given, use_cache=False).logits
+    states = backbone(**given, use_cache=False).last_hidden_state
     model.train(training)
-    return states.shape[-1] == _width(head) and torch.equal(head(states).float(), whole.float())
-
-
-def _width(head: nn.Module) -> int:
-    return int(getattr(head, "in_features", -1))
+    fits = states.shape[-1] == getattr(head, "in_features", -1)
+    return fits and torch.equal(head(states).float(), whole.float())

@@ -191,8 +191,8 @@ class _Planner:
                     setup.assistant_completion,
                 )
             )
-        # A pair is two rows, and labels come in batches of as many rows.
-        most = 2 * setup.reward_micro_batch
+        # A pair, two rows, stays whole; in the worst case its rows begin unlike.
+        most = max(2, setup.reward_micro_tokens // max(setup.row, 1))
         paired, labels = 2 * -(-setup.pairs // setup.gpus), -(-setup.labels // setup.gpus)
         rows = min(most, max(paired, labels))
         if rows:

@@ -109,10 +109,11 @@ def _sizes(setup: Setup) -> Iterator[tuple[str, Callable[[Setup], Setup]]]:
             f"algorithm.micro_batch_tokens={one}",
             lambda now: replace(now, micro_tokens=one),
         )
-    if len(_trained(setup)) > 1 and setup.reward_micro_batch > 1:
+    pair = 2 * setup.row
+    if len(_trained(setup)) > 1 and setup.reward_micro_tokens > pair:
         yield (
-            "reward_objective.micro_batch_size=1",
-            lambda now: replace(now, reward_micro_batch=1),
+            f"reward_objective.micro_batch_tokens={pair}",
+            lambda now: replace(now, reward_micro_tokens=pair),
         )
     longest = setup.prompt + setup.sampled
     if setup.sampler.rows(longest) > _BATCH:

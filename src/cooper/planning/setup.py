@@ -107,7 +107,7 @@ class Setup:
     row: int = 0  # longest row of the reward model
     mean_row: int = 0
     score_tokens: int = 16384
-    reward_micro_batch: int = 64  # pairs
+    reward_micro_tokens: int = 16384
     pairs: int = 0  # a step, at most
     labels: int = 0  # a step
     inner_steps: int = 1

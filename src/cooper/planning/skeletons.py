@@ -24,6 +24,8 @@ from cooper.models.loading import DType
 from cooper.models.packing import can_pack
 from cooper.models.policy import Policy
 from cooper.models.reward_heads import RewardHead, Row
+from cooper.models.row_batch import RowBatch
+from cooper.models.token_scores import PLAIN_HEADS
 from cooper.planning.tracing import Style, Traced, autocast, fake, trace
 from cooper.samplers.slots import SlotCache
 from cooper.types import Rollouts
@@ -112,6 +114,8 @@ class Skeleton:
                     self.weights.checkpoint_gradients()
         _make_fake(self.model)
         self.model.eval()
+        # A cap or scale of the logits takes no memory that counts, and cannot be found out here.
+        PLAIN_HEADS[self.model] = True
         self.count = self._count(own)
 
     def _count(self, own: int) -> Count:
@@ -306,17 +310,15 @@ class Skeleton:
     def _policy(self) -> Policy:
         policy = Policy(self.model, cast(Any, SimpleNamespace(pad_token_id=0)))
         policy.weights = self.weights
-        # A cap or scale of the logits takes no memory that counts, and cannot be found out here.
-        policy._plain_head = True
         return policy
 
     def _units(self, rows: int, length: int) -> Tensor:
         head = self.source.head
         assert head is not None
-        ids = torch.zeros(rows, length, dtype=torch.long)
         with self.weights.acting():
-            known = [Row([0] * length) for _ in range(rows)]
-            return head.units(self.model, known, ids, torch.ones_like(ids))
+            # No two begin alike: in the worst case nothing is shared.
+            known = [Row([row] + [0] * (length - 1)) for row in range(rows)]
+            return head.units(self.model, known, RowBatch.of(self.model, known, 0))
 
     def _read(self, rows: int, length: int) -> Any:
         ids = torch.zeros(rows, length, dtype=torch.long)

@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, cast
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from cooper.models.row_batch import RowBatch
 
 
 class Row(list[int]):
@@ -57,16 +58,13 @@ class RewardHead(nn.Module, ABC):
         return {"name": self.name}
 
     @abstractmethod
-    def units(
-        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
-    ) -> Tensor:
+    def units(self, model: PreTrainedModel, rows: Sequence[Row], batch: RowBatch) -> Tensor:
         """Logits of what carries a label: a row, or (``per_step``) a step.
 
         Args:
             model: the backbone with its head.
             rows: N rows.
-            ids: [N, T] the rows, padded on the right.
-            mask: [N, T] 1 on real tokens.
+            batch: the rows laid out.
 
         Returns:
             [N] or [sum of steps] float32.
@@ -76,33 +74,17 @@ class RewardHead(nn.Module, ABC):
         """From the units of N rows to their [N] logits."""
         return units
 
-    def forward(
-        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
-    ) -> Tensor:
+    def forward(self, model: PreTrainedModel, rows: Sequence[Row], batch: RowBatch) -> Tensor:
         """[N] float32 logits, with gradient."""
-        return self.pool(self.units(model, rows, ids, mask), rows)
+        return self.pool(self.units(model, rows, batch), rows)
 
 
-def hidden_states(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Tensor:
-    """[N, T, H] last hidden states of the backbone under a classifier."""
+def hidden_states(model: PreTrainedModel, batch: RowBatch) -> Tensor:
+    """[S, H] last hidden states of the backbone under a classifier, flat."""
     backbone = getattr(model, model.base_model_prefix)
-    return backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    return backbone(**batch.given, use_cache=False).last_hidden_state.flatten(0, 1)
 
 
 def score(model: PreTrainedModel, pooled: Tensor) -> Tensor:
     """[M] float32: the classifier's own layer on [M, H] vectors."""
     return cast(nn.Module, model.score)(pooled).squeeze(-1).float()
-
-
-def last_tokens(mask: Tensor) -> Tensor:
-    """[N] the last real token of each row.
-
-    By the mask: transformers looks for the padding id instead, which goes wrong where padding and
-    end-of-sequence share an id.
-    """
-    return mask.sum(1) - 1
-
-
-def numbers(values: Iterable[int], device: torch.device) -> Tensor:
-    """Whole numbers as an index."""
-    return torch.tensor(list(values), dtype=torch.long, device=device)

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from cooper.checks import at_least
-from cooper.functional import selective_log_softmax
-from cooper.models.reward_heads.base import RewardHead, Row, numbers
+from cooper.models.reward_heads.base import RewardHead, Row
+from cooper.models.row_batch import RowBatch
+from cooper.models.token_scores import states_and_head, token_scores, vocabulary
 
 
 class ImplicitHead(RewardHead):
@@ -65,7 +66,7 @@ class ImplicitHead(RewardHead):
         }
 
     def token_scores(
-        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
+        self, model: PreTrainedModel, rows: Sequence[Row], batch: RowBatch
     ) -> list[Tensor]:
         """N lists of scaled log-ratios, from each completion's first token to its row's end.
 
@@ -76,31 +77,26 @@ class ImplicitHead(RewardHead):
             raise RuntimeError("the implicit head has no reference model: call attach() first")
         # A row's first token is predicted by nothing.
         starts = [max(row.completion[0], 1) for row in rows]
-        logprobs = _logprobs(model, rows, starts, ids, mask)
+        logprobs = _logprobs(model, rows, starts, batch)
         with torch.no_grad():
-            reference = _logprobs(self.frozen, rows, starts, ids, mask)
+            # Its attention may be another, so it gets a layout of its own.
+            of_frozen = RowBatch.of(self.frozen, rows, batch.pad)
+            reference = _logprobs(self.frozen, rows, starts, of_frozen)
         ratios = self.beta * (logprobs - reference)
         lengths = [len(row) - start for row, start in zip(rows, starts, strict=True)]
         return list(ratios.split(lengths))
 
-    def units(
-        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
-    ) -> Tensor:
+    def units(self, model: PreTrainedModel, rows: Sequence[Row], batch: RowBatch) -> Tensor:
         """[N] logits: sums of the token scores."""
-        return torch.stack([s.sum() for s in self.token_scores(model, rows, ids, mask)])
+        return torch.stack([s.sum() for s in self.token_scores(model, rows, batch)])
 
 
 def _logprobs(
-    model: PreTrainedModel, rows: Sequence[Row], starts: Sequence[int], ids: Tensor, mask: Tensor
+    model: PreTrainedModel, rows: Sequence[Row], starts: Sequence[int], batch: RowBatch
 ) -> Tensor:
     """[sum of tokens] log-probabilities of each row's tokens from its start on."""
-    # Token t is predicted at t - 1; logits before the first start are never read.
-    first = min(starts) - 1
-    positions = torch.arange(first, ids.shape[1] - 1, device=ids.device)
-    logits = model(
-        input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=positions
-    ).logits
-    owners = [i for i, row in enumerate(rows) for _ in range(starts[i], len(row))]
-    tokens = [t for start, row in zip(starts, rows, strict=True) for t in range(start, len(row))]
-    owner, token = numbers(owners, ids.device), numbers(tokens, ids.device)
-    return selective_log_softmax(logits[owner, token - 1 - first], ids[owner, token])
+    read = [range(start, len(row)) for start, row in zip(starts, rows, strict=True)]
+    # Token t is predicted at t - 1.
+    places = batch.at([[t - 1 for t in tokens] for tokens in read])
+    states, head = states_and_head(model, batch.given, places)
+    return token_scores(head, states, batch.ids[batch.at(read)], vocabulary(model)).logprobs

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cooper.models.reward_heads.base import RewardHead, Row, hidden_states, numbers, score
+from cooper.models.reward_heads.base import RewardHead, Row, hidden_states, score
+from cooper.models.row_batch import RowBatch
 
 
 class MeanPoolHead(RewardHead):
@@ -19,18 +20,12 @@ class MeanPoolHead(RewardHead):
 
     name = "mean_pool"
 
-    def units(
-        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
-    ) -> Tensor:
+    def units(self, model: PreTrainedModel, rows: Sequence[Row], batch: RowBatch) -> Tensor:
         """[N] logits."""
-        hidden = hidden_states(model, ids, mask)
-        spans = [
-            row.completion if row.completion[0] < row.completion[1] else (len(row) - 1, len(row))
-            for row in rows
-        ]
-        starts = numbers((start for start, _ in spans), ids.device)[:, None]
-        stops = numbers((stop for _, stop in spans), ids.device)[:, None]
-        at = torch.arange(ids.shape[1], device=ids.device)
-        inside = ((at >= starts) & (at < stops)).to(hidden.dtype)
-        mean = (hidden * inside[..., None]).sum(1) / inside.sum(1, keepdim=True)
-        return score(model, mean)
+        read = [range(*row.completion) or [len(row) - 1] for row in rows]
+        hidden = hidden_states(model, batch)[batch.at(read)]
+        counts = torch.tensor([len(tokens) for tokens in read], device=hidden.device)
+        owners = torch.arange(len(rows), device=hidden.device).repeat_interleave(counts)
+        sums = torch.zeros(len(rows), hidden.shape[1], device=hidden.device)
+        means = sums.index_add(0, owners, hidden.float()) / counts[:, None]
+        return score(model, means.to(hidden.dtype))

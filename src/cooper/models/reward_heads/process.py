@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cooper.models.reward_heads.base import RewardHead, Row, hidden_states, numbers, score
+from cooper.models.reward_heads.base import RewardHead, Row, hidden_states, score
+from cooper.models.row_batch import RowBatch
 
 
 class ProcessHead(RewardHead):
@@ -27,14 +28,10 @@ class ProcessHead(RewardHead):
         """Name, and how steps are found and pooled."""
         return {"name": self.name, "steps": "blank_line", "pool": "min"}
 
-    def units(
-        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
-    ) -> Tensor:
+    def units(self, model: PreTrainedModel, rows: Sequence[Row], batch: RowBatch) -> Tensor:
         """[sum of steps] logits, row by row."""
-        hidden = hidden_states(model, ids, mask)
-        owners = numbers((i for i, row in enumerate(rows) for _ in row.ends), ids.device)
-        ends = numbers((end for row in rows for end in row.ends), ids.device)
-        return score(model, hidden[owners, ends])
+        ends = batch.at([row.ends for row in rows])
+        return score(model, hidden_states(model, batch)[ends])
 
     def pool(self, units: Tensor, rows: Sequence[Row]) -> Tensor:
         """[N] the smallest logit of each row's steps."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from cooper.models.reward_heads.base import RewardHead, Row, hidden_states, last_tokens, score
+from cooper.models.reward_heads.base import RewardHead, Row, hidden_states, score
+from cooper.models.row_batch import RowBatch
 
 
 class ScalarHead(RewardHead):
@@ -20,9 +20,9 @@ class ScalarHead(RewardHead):
     name = "scalar"
     places = False
 
-    def units(
-        self, model: PreTrainedModel, rows: Sequence[Row], ids: Tensor, mask: Tensor
-    ) -> Tensor:
+    def units(self, model: PreTrainedModel, rows: Sequence[Row], batch: RowBatch) -> Tensor:
         """[N] logits."""
-        hidden = hidden_states(model, ids, mask)
-        return score(model, hidden[torch.arange(len(ids), device=ids.device), last_tokens(mask)])
+        # The row's own last token: transformers looks for the padding id, which goes wrong where
+        # padding and end-of-sequence share an id.
+        last = batch.at([[len(row) - 1] for row in rows])
+        return score(model, hidden_states(model, batch)[last])
