@@ -22,7 +22,14 @@ class Verifier(ABC):
     * it works in any thread, and on empty lists;
     * what it cannot tell (time-out, unparsable reference, its own failure) is UNDECIDED with a
       reason; a completion without an answer is INCORRECT.
+
+    Attributes:
+        whole_batches: whether a step's completions have to come as one batch. False: groups may
+            come one by one while others are still being drawn. True for a verifier whose limits
+            hold for a batch, or whose verdicts depend on what else stands in it.
     """
+
+    whole_batches: bool = False
 
     @abstractmethod
     def verify(
