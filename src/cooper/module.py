@@ -172,7 +172,7 @@ class CooperModule(L.LightningModule):
 
     def training_step(self, problems: list[Problem], batch_idx: int = 0) -> None:
         """One RL step: METHOD's two stages."""
-        step, clock = self.rl_step + 1, self.clock.start()
+        step, clock = self.rl_step + 1, self.clock.start(self.rl_step + 1)
         self.last = None  # whatever fails before there are rollouts must not show the last step's
 
         # Stage 1: the policy learns from the reward (GRPO).

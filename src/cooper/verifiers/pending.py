@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from functools import cached_property
 from typing import overload
 
+from cooper.tracing import span
 from cooper.types import Problem, Rollouts, Verdict
 from cooper.verifiers.base import Verifier
 
@@ -75,7 +76,8 @@ class Verification:
         if not self.verifier.whole_batches:
             texts, problem = list(completions), self.problems[index]
             asked = [problem.reference] * len(texts), [problem.question] * len(texts)
-            self._begun[index] = texts, self.verifier.submit(texts, *asked)
+            with span("hand over", problem=index):
+                self._begun[index] = texts, self.verifier.submit(texts, *asked)
 
     def verdicts(self, rollouts: Rollouts) -> PendingVerdicts:
         """Hand over what is missing, all of it as one batch; does not wait.
