@@ -6,19 +6,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cooper import tracing
+
 PHASES = ("sample", "verify", "score", "policy", "pairs", "reward_model")
 
 
 class Clock:
-    """Wall-clock seconds by phase; calling it times a block."""
+    """Wall-clock seconds by phase; calling it times a block. A trace gets the same intervals."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}
+        self._step = 0
         self._began = time.perf_counter()
 
-    def start(self) -> Clock:
+    def start(self, step: int = 0) -> Clock:
         """Begin a step."""
         self._seconds = dict.fromkeys(PHASES, 0.0)
+        self._step = step
         self._began = time.perf_counter()
         return self
 
@@ -29,9 +33,14 @@ class Clock:
         try:
             yield
         finally:
-            self._seconds[phase] += time.perf_counter() - began
+            ended = time.perf_counter()
+            self._seconds[phase] += ended - began
+            tracing.note(phase, began, ended)
 
     def stop(self) -> dict[str, float]:
         """End the step: ``time/<phase>`` and ``time/step`` in seconds."""
-        total = time.perf_counter() - self._began
+        ended = time.perf_counter()
+        tracing.note("step", self._began, ended, step=self._step)
+        tracing.flush()
+        total = ended - self._began
         return {**{f"time/{k}": v for k, v in self._seconds.items()}, "time/step": total}

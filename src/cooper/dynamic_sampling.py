@@ -17,7 +17,7 @@ class Drawn:
     """Rollouts with their verdicts."""
 
     rollouts: Rollouts
-    verdicts: list[Verdict]
+    verdicts: Sequence[Verdict]  # [N]; reading those that are still to come waits for them
     rounds: int = 0  # extra rounds that were drawn
     dropped: int = 0  # groups that were left out
     silent: bool = False  # no group is left that could teach anything; these teach nothing either

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -40,11 +40,12 @@ from cooper.pairs import PairBuilder, Pairs
 from cooper.reward_examples import Contrast, Heldout, RewardData, RewardExamples
 from cooper.rewards import Reward, Rewards
 from cooper.rng import generator
-from cooper.samplers.base import Sampler
+from cooper.samplers.base import OnGroup, Sampler
 from cooper.samplers.probe import require_fresh
 from cooper.types import LabelledCompletion, Problem, Rollouts, SamplingParams, Verdict
 from cooper.updates import ModelUpdater, Totals, UpdateResult
 from cooper.verifiers.base import Verifier
+from cooper.verifiers.pending import Verification
 
 
 class Stateful(Protocol):
@@ -173,16 +174,17 @@ class CooperModule(L.LightningModule):
 
     def training_step(self, problems: list[Problem], batch_idx: int = 0) -> None:
         """One RL step: METHOD's two stages."""
-        step, clock = self.rl_step + 1, self.clock.start()
+        step, clock = self.rl_step + 1, self.clock.start(self.rl_step + 1)
         self.last = None  # whatever fails before there are rollouts must not show the last step's
 
         # Stage 1: the policy learns from the reward (GRPO).
-        drawn = self.draw(problems)
+        drawn = self.draw(problems)  # whose verification goes on meanwhile
         if self.objective.dynamic_sampling:
-            drawn = refill(drawn, self.objective.dynamic_sampling, self.draw_more)
-        rollouts, verdicts = drawn.rollouts, drawn.verdicts
+            drawn = refill(self.verified(drawn), self.objective.dynamic_sampling, self.draw_more)
+        rollouts = drawn.rollouts
         with clock("score"):
             scores = self.score(rollouts)
+        verdicts = self.verified(drawn).verdicts
         rewards = self.objective.shape(
             self.reward(verdicts, scores, rollouts.problem_of), rollouts, drawn.silent
         )
@@ -226,31 +228,36 @@ class CooperModule(L.LightningModule):
         }
 
     def draw(self, problems: Sequence[Problem]) -> Drawn:
-        """Draw completions of the problems, and their verdicts."""
+        """Draw completions of the problems; each group is verified from when it is there."""
+        verification = Verification(self.verifier, problems)
         with self.clock("sample"):
-            rollouts = self.sample(problems)
-        with self.clock("verify"):
-            return Drawn(rollouts, self.verify(rollouts))
+            try:
+                rollouts = self.sample(problems, verification.on_group)
+            except BaseException:
+                verification.cancel()
+                raise
+        return Drawn(rollouts, verification.verdicts(rollouts))
 
     def draw_more(self) -> Drawn:
         """Draw completions of as many problems again, the next ones of the run's stream."""
         if self.stream is None:
             raise RuntimeError("dynamic sampling needs the module's `stream` of problems")
-        return self.draw(self.stream.take())
+        return self.verified(self.draw(self.stream.take()))
 
-    def sample(self, problems: Sequence[Problem]) -> Rollouts:
+    def sample(self, problems: Sequence[Problem], on_group: OnGroup | None = None) -> Rollouts:
         """Draw `group_size` completions for each problem from the policy as it is now."""
         prompts = [self.prompts(problem) for problem in problems]
         self.sampler.sync(self.policy, self.updaters["policy"].steps)
         rollouts = self.sampler.sample(
-            prompts, self.group_size, self.sampling, self.generators["sampling"]
+            prompts, self.group_size, self.sampling, self.generators["sampling"], on_group
         )
         require_fresh(self.policy, rollouts, self.sampling)
         return rollouts
 
-    def verify(self, rollouts: Rollouts) -> list[Verdict]:
-        """Ask the training verifier about every rollout."""
-        return self.verifier.verify(rollouts.completions, rollouts.references, rollouts.questions)
+    def verified(self, drawn: Drawn) -> Drawn:
+        """Wait for the training verifier's verdicts."""
+        with self.clock("verify"):
+            return replace(drawn, verdicts=list(drawn.verdicts))
 
     def score(self, rollouts: Rollouts) -> Tensor | None:
         """R = sigmoid(M(q, r, o)) for every rollout: [N], or None without a reward model."""

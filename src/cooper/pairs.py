@@ -12,6 +12,7 @@ from torch import Tensor
 from cooper.checks import one_of
 from cooper.negatives.base import NegativeGenerator
 from cooper.rng import draw
+from cooper.tracing import span
 from cooper.types import NegativeRequest, Pair, Pairs, Rollouts, Status, Verdict
 from cooper.verifiers.base import Verifier
 
@@ -96,10 +97,12 @@ class PairBuilder:
             if not waiting:
                 break
             requests = [self._request(i, rollouts, verdicts, scores) for i in waiting]
-            proposals = self.negatives.generate(requests, generator)
+            with span("negatives", count=len(requests)):
+                proposals = self.negatives.generate(requests, generator)
             problems = [rollouts.owners[i] for i in waiting]
             texts = [proposal.text for proposal in proposals]
-            checked = self._verify(problems, texts, rollouts, verdicts)
+            with span("negatives' verdicts"):
+                checked = self._verify(problems, texts, rollouts, verdicts)
             for index, proposal, verdict in zip(waiting, proposals, checked, strict=True):
                 if proposal.text is None or verdict is None:
                     lost = bool(proposal.failure)

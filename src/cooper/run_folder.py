@@ -27,7 +27,8 @@ class RunFolder:
 
     ``config.yaml``, ``environment.json``, ``data.json``, ``metrics.jsonl``,
     ``rollouts/<step>.jsonl.gz``, ``alarms.jsonl``, ``alarms/<step>_<name>.jsonl``,
-    ``checkpoints/<step>/``, ``policy/``, ``reward_model/``, ``figures/``, ``summary.json``.
+    ``trace/<step>.json``, ``checkpoints/<step>/``, ``policy/``, ``reward_model/``, ``figures/``,
+    ``summary.json``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -80,6 +81,10 @@ class RunFolder:
     def rollouts(self, step: int) -> Path:
         """The kept rollouts of a step."""
         return self.path / "rollouts" / f"{step:06d}.jsonl.gz"
+
+    def trace(self, step: int) -> Path:
+        """What ran while what, from after a step on."""
+        return self.path / "trace" / f"{step:06d}.json"
 
     def checkpoint(self, step: int) -> Path:
         """The checkpoint after a step."""

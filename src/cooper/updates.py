@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from cooper.errors import NonFiniteError
+from cooper.tracing import each, span
 
 
 class SteppableOptimizer(Protocol):
@@ -86,8 +87,9 @@ class ModelUpdater:
         """
         optimizer.zero_grad()
         total = 0.0
-        for loss in losses:
-            backward(loss)
+        for loss in each(f"{self.name} forward", losses):
+            with span(f"{self.name} backward"):
+                backward(loss)
             total += float(loss.detach())
         norm = float(
             torch.nn.utils.clip_grad_norm_(
@@ -97,7 +99,8 @@ class ModelUpdater:
         lr = float(scheduler.get_last_lr()[0])
         applied = math.isfinite(total) and math.isfinite(norm)
         if applied:
-            optimizer.step()
+            with span(f"{self.name} optimizer"):
+                optimizer.step()
             scheduler.step()
             self.steps += 1
             self.skipped_in_a_row = 0

@@ -13,6 +13,7 @@ from cooper.checkpoints import load_checkpoint, parts_state, save_checkpoint
 from cooper.files import discard
 from cooper.module import CooperModule, StepRecord
 from cooper.run_folder import RunFolder
+from cooper.tracing import span
 
 
 class Restore(L.Callback):
@@ -73,8 +74,9 @@ class Checkpointing(StepCallback):
         folder = self.folder.checkpoint(module.rl_step)
         if module.rl_step in self.folder.checkpoint_steps():
             return
-        self.folder.sync()
-        save_checkpoint(module, folder)
+        with span("checkpoint"):
+            self.folder.sync()
+            save_checkpoint(module, folder)
         steps = self.folder.checkpoint_steps()
         for old in steps[: -self.keep_last] if self.keep_last else []:
             discard(self.folder.checkpoint(old))

@@ -13,6 +13,7 @@ from cooper.evaluation import Evaluator
 from cooper.metrics import Metrics
 from cooper.module import CooperModule, StepRecord
 from cooper.run_folder import RunFolder
+from cooper.tracing import span
 from cooper.types import Problem
 
 
@@ -70,5 +71,5 @@ class Evaluation(StepCallback):
     ) -> Metrics:
         version = module.updaters["policy"].steps
         # Lightning opens the precision's context around training_step alone.
-        with trainer.precision_plugin.forward_context():
+        with trainer.precision_plugin.forward_context(), span("validation"):
             return self.evaluator(module.policy, module.prompts, sets, version=version, title=title)

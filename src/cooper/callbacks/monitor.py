@@ -16,6 +16,7 @@ from cooper.module import CooperModule, StepRecord
 from cooper.monitoring import TRICKS, Alarm, MonitorSettings, Watch, trick_shares
 from cooper.monitoring.probe import Probe
 from cooper.run_folder import RunFolder
+from cooper.tracing import note
 from cooper.types import Status
 
 LOG = logging.getLogger("cooper.monitoring")
@@ -78,7 +79,9 @@ class Monitor(StepCallback):
         for alarm in alarms:
             self._raise(trainer, record, alarm)
         self._ask_for_updates(module)
-        record.metrics["time/monitor"] = time.perf_counter() - began
+        ended = time.perf_counter()
+        record.metrics["time/monitor"] = ended - began
+        note("monitor", began, ended)
 
     def _raise(self, trainer: L.Trainer, record: StepRecord, alarm: Alarm) -> None:
         record.alarms.append(alarm)

@@ -160,6 +160,7 @@ class TrainConfig:
     name: str = "run"
     seed: int = 0
     ckpt_path: str | None = None
+    trace: bool = False
     quiet: bool = False
     group_size: int = 16
     paths: Paths = field(default_factory=Paths)

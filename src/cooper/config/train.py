@@ -41,6 +41,7 @@ from cooper.progress import set_quiet
 from cooper.report import render_summary, reward_name, summarise, training_dynamics
 from cooper.rng import seed_globals
 from cooper.run_folder import RunFolder, find_checkpoint
+from cooper.tracing import recording
 
 # The shell's convention: 128 and the number of the signal.
 INTERRUPTED, TERMINATED = 130, 143
@@ -218,7 +219,9 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     code, exported = 0, []
     try:
         if len(run.stream):
-            trainer.fit(run.module, DataLoader(run.stream, batch_size=None))
+            first = int(resume.name) if resume else 0
+            with recording(folder.trace(first)) if cfg.trace else contextlib.nullcontext():
+                trainer.fit(run.module, DataLoader(run.stream, batch_size=None))
         elif resume is not None:
             load_weights(run.module, resume)
             run.module.rl_step = int(resume.name)

@@ -6,7 +6,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
+from cooper.tracing import span
 from cooper.types import Verdict
 
 _STARTING = threading.Lock()  # two threads that submit at once start one executor
@@ -22,7 +24,14 @@ class Verifier(ABC):
     * it works in any thread, and on empty lists;
     * what it cannot tell (time-out, unparsable reference, its own failure) is UNDECIDED with a
       reason; a completion without an answer is INCORRECT.
+
+    Attributes:
+        whole_batches: whether a step's completions have to come as one batch. False: groups may
+            come one by one while others are still being drawn. True for a verifier whose limits
+            hold for a batch, or whose verdicts depend on what else stands in it.
     """
+
+    whole_batches: bool = False
 
     @abstractmethod
     def verify(
@@ -55,7 +64,11 @@ class Verifier(ABC):
         with _STARTING:
             if not hasattr(self, "_executor"):
                 self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="verifier")
-        return self._executor.submit(self.verify, completions, references, questions)
+        return self._executor.submit(self._traced, completions, references, questions)
+
+    def _traced(self, completions: Sequence[str], *others: Any) -> list[Verdict]:
+        with span("verify", completions=len(completions)):
+            return self.verify(completions, *others)
 
     def close(self) -> None:
         """Give threads and processes back. The verifier is not used afterwards."""

@@ -118,6 +118,7 @@ class HybridVerifier(Verifier):
         self.rule = rule
         self.judge = judge
         self.policy: Policy = policy
+        self.whole_batches = rule.whole_batches or judge.whole_batches
 
     def verify(
         self,

@@ -202,6 +202,10 @@ class JudgeVerifier(Verifier):
         counts: what became of the triples so far; see :meth:`counts`.
     """
 
+    # The time limit and the care for a server that is down are a batch's, and a local model rounds
+    # by the batch.
+    whole_batches = True
+
     def __init__(
         self,
         chat: ChatModel,

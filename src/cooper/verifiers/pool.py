@@ -40,6 +40,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+from cooper.tracing import span
+
 __all__ = ["Reply", "WorkerPool"]
 
 _HEADER = struct.Struct("!I")  # length of the JSON text that follows, in bytes
@@ -320,7 +322,8 @@ class WorkerPool:
                 try:
                     worker = self._ready(worker)
                     worker.items += 1
-                    reply = self._run(worker, item)
+                    with span("verify"):
+                        reply = self._run(worker, item)
                 except _Died as death:
                     reply = Reply(failure="closed" if self._closed else str(death))
                     worker = self._end(worker)
