@@ -7,7 +7,11 @@ import math
 import pytest
 import torch
 
-from cooper.functional import entropy_from_logits, selective_log_softmax
+from cooper.functional import (
+    entropy_from_logits,
+    selective_log_softmax,
+    selective_log_softmax_and_entropy,
+)
 
 
 @pytest.fixture
@@ -39,6 +43,18 @@ def test_half_precision_is_summed_in_float32(logits: torch.Tensor) -> None:
     assert got.dtype is torch.float32
     expected = torch.log_softmax(half.double(), -1)[range(7), IDS].float()
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, None])
+def test_both_at_once_are_both_apart(logits: torch.Tensor, chunk: int | None) -> None:
+    logits[2, :5] = -math.inf
+    logits.requires_grad_()
+    logprobs, entropy = selective_log_softmax_and_entropy(logits, IDS, chunk=chunk)
+    expected = torch.log_softmax(logits, -1)[range(7), IDS]
+    torch.testing.assert_close(logprobs, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(entropy, entropy_from_logits(logits), rtol=0, atol=1e-5)
+    assert logprobs.requires_grad
+    assert not entropy.requires_grad
 
 
 def test_no_tokens() -> None:

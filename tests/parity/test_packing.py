@@ -70,20 +70,53 @@ def test_packed_is_padded(pair: list[Policy], rows: Sequence[int]) -> None:
         assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_the_layout_by_hand() -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_layout_by_hand(whole: bool) -> None:
     """Two completions of one prompt between which another group's stands."""
     pack = Pack.of(
         [[1, 2], [9], [1, 2]],
         [torch.tensor([3]), torch.tensor([7, 8]), torch.tensor([4, 5, 6])],
         [0, 1, 0],
         torch.device("cpu"),
+        whole,
     )
     assert pack.ids.tolist() == [[1, 2, 3, 4, 5, 6, 9, 7, 8]]
     assert pack.positions.tolist() == [[0, 1, 2, 2, 3, 4, 0, 1, 2]]
     # 3 and 4 are both predicted at the prompt's last place; 7 at the other prompt's.
     assert pack.predictors.tolist() == [1, 6, 7, 1, 3, 4]
-    assert pack.buckets[0].gather.tolist() == [[0, 1, 3, 4, 5]]
-    assert [bucket.gather.shape for bucket in pack.buckets] == [(1, 5), (2, 3)]
+    (first, *others) = pack.buckets
+    if whole:  # each sequence looks at itself; the second one's prompt is computed in vain
+        assert not others
+        assert first.queries.tolist() == [[0, 1, 3, 4, 5], [0, 1, 2, 0, 0], [6, 7, 8, 0, 0]]
+        assert torch.equal(first.keys, first.queries)
+        assert first.mask is None
+        assert first.kept.tolist() == [2, 3, 4, 5, 6, 7, 10, 11, 12]
+        assert pack.scatter.tolist() == [3, 4, 5, 0, 1, 2, 6, 7, 8]
+        return
+    # The prompt and the sequence that stands alone; then what stands behind the prompt.
+    (behind,) = others
+    assert first.queries.tolist() == first.keys.tolist() == [[6, 7, 8], [0, 1, 0]]
+    assert first.mask is None
+    assert behind.queries.tolist() == [[3, 4, 5], [2, 0, 0]]
+    assert behind.keys.tolist() == [[0, 1, 3, 4, 5], [0, 1, 2, 0, 0]]
+    assert behind.mask is not None
+    assert behind.mask.int().tolist() == [[[[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1] * 5]]] * 2
+    assert behind.kept.tolist() == [0, 1, 2, 3]
+    assert pack.scatter.tolist() == [3, 4, 8, 5, 6, 7, 0, 1, 2]
+
+
+@pytest.mark.parametrize("rows", [range(9), [8, 0, 4, 2, 6]], ids=str)
+def test_a_gpus_layout_computes_the_same(
+    pair: list[Policy], rows: Sequence[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = rollouts(len(pair[0].tokenizer), GROUPS)
+    ours, gradients = scored(pair[0], given, rows)
+    monkeypatch.setattr(Pack.of.__func__, "__defaults__", (True,))
+    theirs, others = scored(pair[0], given, rows)
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-5)
+    assert not torch.equal(ours, theirs)  # it was the other one
+    for one, other in zip(gradients, others, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
 def test_a_groups_prompt_is_computed_once(pair: list[Policy]) -> None:

@@ -6,7 +6,11 @@ Shapes follow the legend of :mod:`cooper.types`: N rollouts, S tokens in all, K 
 from cooper.functional.advantages import group_advantages, leave_one_out_advantages, whiten
 from cooper.functional.aggregation import aggregation_weights
 from cooper.functional.kl import kl_penalty
-from cooper.functional.logprobs import entropy_from_logits, selective_log_softmax
+from cooper.functional.logprobs import (
+    entropy_from_logits,
+    selective_log_softmax,
+    selective_log_softmax_and_entropy,
+)
 from cooper.functional.policy_losses import (
     cispo,
     clipped_surrogate,
@@ -46,6 +50,7 @@ __all__ = [
     "segment_mean",
     "segment_sum",
     "selective_log_softmax",
+    "selective_log_softmax_and_entropy",
     "sequence_clipped_surrogate",
     "spread_to_tokens",
     "sums_to_go",

@@ -20,15 +20,46 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "cooper_packed"
-_TIGHT = 0.75  # sequences shorter than this share of a bucket's longest begin the next bucket
+# Sequences shorter than this share of a bucket's longest, less some tokens, begin the next bucket.
+_TIGHT, _SLACK = 0.75, 8
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """One computation of attention: some tokens of a sequence look at the sequence."""
+
+    places: Tensor  # [L] of the sequence
+    first: int = 0  # the first token that looks
+    kept: int = 0  # the first one whose output is wanted
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sequences of similar length, which attention computes as one batch."""
+    """Stretches of similar length, which attention computes as one batch."""
 
-    gather: Tensor  # [R, L] places in the row; behind a sequence's end any
-    kept: Tensor  # [K] of the R * L outputs, those that are a place's own
+    queries: Tensor  # [R, Q] places in the row; behind a stretch's end any
+    keys: Tensor  # [R, L] likewise
+    mask: Tensor | None  # [R, 1, Q, L]; None: queries are the keys, and each looks back
+    kept: Tensor  # [K] of the R * Q outputs, those that are wanted
+
+    @classmethod
+    def of(cls, part: Sequence[Stretch], device: torch.device) -> Bucket:
+        """Pad some stretches."""
+        wide = max(len(s.places) - s.first for s in part)
+        longest = max(len(s.places) for s in part)
+        queries = torch.zeros(len(part), wide, dtype=torch.long)
+        keys = torch.zeros(len(part), longest, dtype=torch.long)
+        kept: list[Tensor] = []
+        for row, stretch in enumerate(part):
+            count = len(stretch.places) - stretch.first
+            queries[row, :count] = stretch.places[stretch.first :]
+            keys[row, : len(stretch.places)] = stretch.places
+            kept.append(row * wide + torch.arange(stretch.kept - stretch.first, count))
+        mask = None
+        if part[0].first:
+            at = torch.tensor([s.first for s in part])[:, None] + torch.arange(wide)
+            mask = (torch.arange(longest) <= at[..., None])[:, None].to(device)
+        return cls(queries.to(device), keys.to(device), mask, torch.cat(kept).to(device))
 
 
 @dataclass(frozen=True)
@@ -49,6 +80,7 @@ class Pack:
         completions: Sequence[Tensor],
         owners: Sequence[int],
         device: torch.device,
+        whole: bool | None = None,
     ) -> Pack:
         """Lay out completions behind their prompts.
 
@@ -57,15 +89,18 @@ class Pack:
             completions: [T_i] ids each.
             owners: completions with one owner have one prompt; they need not stand together.
             device: where to.
+            whole: let a prompt's tokens look anew in each of its group's sequences, so that
+                attention needs no mask; by default not on the CPU. A GPU's fastest kernels take
+                none, and long completions leave little to save.
         """
+        whole = device.type != "cpu" if whole is None else whole
         groups: dict[int, list[int]] = {}
         for row, owner in enumerate(owners):
             groups.setdefault(owner, []).append(row)
         ids: list[Tensor] = []
         positions: list[Tensor] = []
         predictors: list[Tensor] = [torch.empty(0)] * len(owners)
-        # Places, and how many of the first are not its own.
-        sequences: list[tuple[Tensor, int]] = []
+        stretches: list[Stretch] = []
         places: list[Tensor] = [torch.empty(0)] * len(owners)
         at = 0
         for rows in groups.values():
@@ -74,6 +109,9 @@ class Pack:
             ids.append(prompt)
             positions.append(torch.arange(len(prompt)))
             at += len(prompt)
+            apart = len(rows) > 1 and not whole
+            if apart and len(prompt):
+                stretches.append(Stretch(shared))
             for number, row in enumerate(rows):
                 length = len(completions[row])
                 own = torch.arange(at, at + length)
@@ -81,21 +119,18 @@ class Pack:
                 positions.append(torch.arange(len(prompt), len(prompt) + length))
                 predictors[row] = torch.cat([shared[-1:], own])[:length]
                 places[row] = torch.cat([shared, own])
-                if length or not number:
-                    sequences.append((places[row], len(prompt) if number else 0))
+                if apart and length:
+                    stretches.append(Stretch(places[row], len(prompt), len(prompt)))
+                elif not apart and (length or not number):
+                    stretches.append(Stretch(places[row], 0, len(prompt) if number else 0))
                 at += length
         buckets, scatter, kept = [], torch.empty(at, dtype=torch.long), 0
-        for part in _buckets(sequences):
-            longest = len(part[0][0])
-            gather = torch.zeros(len(part), longest, dtype=torch.long)
-            chosen: list[Tensor] = []
-            for index, (whole, skipped) in enumerate(part):
-                gather[index, : len(whole)] = whole
-                own = whole[skipped:]
-                chosen.append(index * longest + torch.arange(skipped, len(whole)))
+        for part in _alike(stretches):
+            for stretch in part:
+                own = stretch.places[stretch.kept :]
                 scatter[own] = torch.arange(kept, kept + len(own))
                 kept += len(own)
-            buckets.append(Bucket(gather.to(device), torch.cat(chosen).to(device)))
+            buckets.append(Bucket.of(part, device))
         return cls(
             torch.cat(ids)[None].to(device),
             torch.cat(positions)[None].to(device),
@@ -116,13 +151,22 @@ class Pack:
         }
 
 
-def _buckets(sequences: list[tuple[Tensor, int]]) -> list[list[tuple[Tensor, int]]]:
-    """Sequences by descending length, cut where they would pad too much."""
-    found: list[list[tuple[Tensor, int]]] = []
-    for sequence in sorted(sequences, key=lambda s: -len(s[0])):
-        if not found or len(sequence[0]) < _TIGHT * len(found[-1][0][0]):
+def _alike(stretches: list[Stretch]) -> list[list[Stretch]]:
+    """Stretches by descending length, cut where they would pad too much."""
+
+    def looking(stretch: Stretch) -> int:
+        return len(stretch.places) - stretch.first
+
+    found: list[list[Stretch]] = []
+    for stretch in sorted(stretches, key=lambda s: (s.first > 0, -looking(s))):
+        begun = found[-1][0] if found else None
+        if (
+            begun is None
+            or (begun.first > 0) != (stretch.first > 0)
+            or looking(stretch) < _TIGHT * looking(begun) - _SLACK
+        ):
             found.append([])
-        found[-1].append(sequence)
+        found[-1].append(stretch)
     return found
 
 
@@ -158,17 +202,17 @@ def attention(
     rows = [states[0].transpose(0, 1) for states in (query, key, value)]  # [S, heads, size]
     outputs = []
     for bucket in pack.buckets:
-        count, longest = bucket.gather.shape
-        places = bucket.gather.view(-1)
         q, k, v = (
-            states.index_select(0, places).view(count, longest, states.shape[1], -1).transpose(1, 2)
-            for states in rows
+            states.index_select(0, places.view(-1))
+            .view(*places.shape, states.shape[1], -1)
+            .transpose(1, 2)
+            for states, places in zip(rows, (bucket.queries, bucket.keys, bucket.keys), strict=True)
         )
         k, v = repeat_kv(k, heads // k.shape[1]), repeat_kv(v, heads // v.shape[1])
         out = scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True
+            q, k, v, bucket.mask, dropout, is_causal=bucket.mask is None, scale=scaling
         )
-        flat = out.transpose(1, 2).reshape(count * longest, heads * size)
+        flat = out.transpose(1, 2).reshape(-1, heads * size)
         outputs.append(flat.index_select(0, bucket.kept))
     packed = torch.cat(outputs).index_select(0, pack.scatter)
     return packed.view(1, -1, heads, size), None

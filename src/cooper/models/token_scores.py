@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from cooper.functional import entropy_from_logits, selective_log_softmax
+from cooper.functional import entropy_from_logits, selective_log_softmax_and_entropy
 
 # Logits at once, in numbers: 256 MiB of float32, 440 rows of a vocabulary of 152,000.
 _AT_ONCE = 2**26
@@ -54,10 +54,10 @@ def token_scores(
         logits = head(states)
         if temperature != 1:
             logits = logits / temperature
-        spread = None
-        if entropy or entropy_gradient:
-            spread = entropy_from_logits(logits if entropy_gradient else logits.detach())
-        return selective_log_softmax(logits, ids), spread
+        logprobs, spread = selective_log_softmax_and_entropy(logits, ids)
+        if entropy_gradient:
+            spread = entropy_from_logits(logits)
+        return logprobs, spread if entropy or entropy_gradient else None
 
     rows = max(1, _AT_ONCE // width)
     if len(ids) <= rows:
