@@ -59,6 +59,19 @@ class RowBatch:
         pack = Pack.of(shared, own, owners, device)
         return cls(pack.given(), pack.ids.flatten(), pack.places, pad)
 
+    def unmasked(self) -> dict[str, Any]:
+        """The arguments for a model that writes a cache: padding behind the rows is not hidden.
+
+        No token of a row looks there.
+        """
+        if "pack" in self.given:
+            return self.given
+        ids = self.given["input_ids"]
+        return {
+            "input_ids": ids,
+            "position_ids": torch.arange(ids.shape[1], device=ids.device)[None],
+        }
+
     def at(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         """Where some tokens of each row stand, row by row: an index into what is [S]."""
         found = [

@@ -262,14 +262,15 @@ class Skeleton:
             cache = SlotCache(layers, rows, prompt + completion)
             caches.append(cache)
             places = torch.arange(rows)
-            cache.write_prompts(places, places // group)
+            starts = places // group * prompt
+            cache.write_prompts(places, starts[:, None] + torch.arange(prompt))
             ids = torch.zeros(-(-rows // group), prompt, dtype=torch.long)
             return self._logits(ids, cache, logits_to_keep=1)
 
         def step() -> Any:
             (cache,) = caches
             view = cache.view
-            view.source, view.positions = None, torch.zeros(rows, dtype=torch.long)
+            view.places, view.positions = None, torch.zeros(rows, dtype=torch.long)
             view.longest = prompt + completion
             mask = torch.ones(rows, 1, 1, view.longest, dtype=torch.bool)
             ids = torch.zeros(rows, 1, dtype=torch.long)

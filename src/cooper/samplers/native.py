@@ -1,4 +1,4 @@
-"""Rollouts without waste: prompts computed once a group, finished sequences dropped at once."""
+"""Rollouts without waste: what prompts share computed once, finished sequences dropped at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from cooper.functional import pad_sequences
 from cooper.models.loading import pad_id
 from cooper.models.policy import Policy
+from cooper.models.row_batch import RowBatch
 from cooper.samplers.base import OnGroup, Sampler, pack_rollouts
 from cooper.samplers.drawing import draw, require_finite, uniforms, warpers
 from cooper.samplers.hf import HFSampler, end_token_ids
@@ -24,10 +25,10 @@ from cooper.types import Prompt, Rollouts, SamplingParams
 class NativeSampler(Sampler):
     """Decodes with a cache of slots.
 
-    A group's prompt is computed once. A sequence that ends leaves the batch with its token, and
-    when a group's worth of slots is free the next one comes in. What a sequence draws depends on
-    the generator and its place among the sequences, not on the slots: fewer of them change the
-    order of sums alone.
+    A group's prompt is computed once, and so is what several prompts begin with. A sequence that
+    ends leaves the batch with its token, and when a group's worth of slots is free the next one
+    comes in. What a sequence draws depends on the generator and its place among the sequences, not
+    on the slots: fewer of them change the order of sums alone.
 
     Models whose layers do not all attend to the whole sequence are left to :class:`HFSampler`,
     which a warning says once.
@@ -179,25 +180,23 @@ class _Decoding:
         device = self.ids.device
         owners = [part[0] // self.group_size for part in parts]
         prompts = [self.prompts[owner].ids for owner in owners]
-        ids, _ = pad_sequences(prompts, pad_id(self.policy.tokenizer), device=device)
+        batch = RowBatch.of(self.policy.model, prompts, pad_id(self.policy.tokenizer))
         source = torch.tensor([i for i, part in enumerate(parts) for _ in part], device=device)
-        self.cache.write_prompts(torch.arange(first, free, device=device), source)
-        ends = torch.tensor([len(prompt) - 1 for prompt in prompts], device=device)
-        # Padding stands behind the prompts, where no token of theirs looks.
-        kept, which = ends.unique(return_inverse=True)
+        places = pad_sequence(list(batch.places), batch_first=True).to(device)
+        self.cache.write_prompts(torch.arange(first, free, device=device), places[source])
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        ends = places.gather(1, lengths[:, None] - 1)[:, 0]
+        width = batch.given["input_ids"].shape[1]
+        kept, which = (ends % width).unique(return_inverse=True)
         logits = self.model(
-            input_ids=ids,
-            position_ids=torch.arange(ids.shape[1], device=device)[None],
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=kept,
-        ).logits[torch.arange(len(parts), device=device), which]
+            **batch.unmasked(), past_key_values=self.cache, use_cache=True, logits_to_keep=kept
+        ).logits[ends // width, which]
         if not self.checked:
             require_finite(logits)
             self.checked = True
         new = torch.tensor([i for part in parts for i in part], device=device)
         self.sequence = torch.cat([self.sequence, new])
-        self.position = torch.cat([self.position, ends[source] + 1])
+        self.position = torch.cat([self.position, lengths[source]])
         self.token = torch.cat([self.token, torch.zeros_like(new)])
         self._take(logits[source], slice(first, free))
 

@@ -32,10 +32,11 @@ class _Layer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         keys, values = self._whole()
         view = self.view
-        if view.source is not None:  # a prompt, for all sequences of its group
-            length = key_states.shape[2]
-            keys[view.rows, :, :length] = key_states[view.source]
-            values[view.rows, :, :length] = value_states[view.source]
+        if view.places is not None:  # prompts, each for all sequences of its group
+            length = view.places.shape[1]
+            for states, new in ((keys, key_states), (values, value_states)):
+                flat = new.transpose(1, 2).flatten(0, 1)  # [places, heads, size]
+                states[view.rows, :, :length] = flat[view.places].transpose(1, 2)
             return key_states, value_states
         keys[view.rows, :, view.positions] = key_states[:, :, 0]
         values[view.rows, :, view.positions] = value_states[:, :, 0]
@@ -54,7 +55,7 @@ class _Layer(CacheLayerMixin):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Keys that a forward sees."""
-        return (query_length if self.view.source is not None else self.view.longest), 0
+        return (query_length if self.view.places is not None else self.view.longest), 0
 
     def get_seq_length(self) -> int:
         """Positions are given, so nothing is counted here."""
@@ -77,7 +78,8 @@ class View:
         self.slots = slots
         self.tokens = tokens
         self.rows = torch.zeros(0, dtype=torch.long)
-        self.source: Tensor | None = None  # of a prefill: which prompt each row takes
+        # [R, T] of a prefill: where each row's prompt stands in it, flat; behind its end any place
+        self.places: Tensor | None = None
         self.positions = torch.zeros(0, dtype=torch.long)
         self.longest = 0
 
@@ -96,14 +98,14 @@ class SlotCache(Cache):
         self.of_layer = [_Layer(self.view) for _ in range(layers)]
         super().__init__(layers=list(self.of_layer))
 
-    def write_prompts(self, rows: Tensor, source: Tensor) -> None:
-        """The next forward is of prompts: row r takes prompt ``source[r]``."""
-        self.view.rows, self.view.source = rows, source
+    def write_prompts(self, rows: Tensor, places: Tensor) -> None:
+        """The next forward is of prompts: row r takes what stands at ``places[r]`` of it."""
+        self.view.rows, self.view.places = rows, places
 
     def write_tokens(self, positions: Tensor) -> None:
         """The next forward is of one token a sequence, at these positions: [n]."""
         self.view.rows = torch.arange(len(positions), device=positions.device)
-        self.view.source, self.view.positions = None, positions
+        self.view.places, self.view.positions = None, positions
         self.view.longest = int(positions.max()) + 1
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
