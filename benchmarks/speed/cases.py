@@ -42,8 +42,15 @@ class Case:
 
     @property
     def micro_batch(self) -> int:
-        """Rows of TRL's micro-batch; ours has at most the tokens of so many longest completions."""
+        """Rows of TRL's micro-batch."""
         return 16
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Of ours: what such rows hold on average, without TRL's padding."""
+        stay = 1 - self.hazard
+        mean = (1 - stay**self.max_tokens) / self.hazard if self.hazard else self.max_tokens
+        return int(self.micro_batch * (self.prompt + mean))
 
 
 BASE = Case()

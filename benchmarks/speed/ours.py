@@ -208,7 +208,7 @@ def run(case: Case, folder: Path, stage_2: bool, seed: int) -> dict[str, Any]:
     """Take one step that is not counted and some that are."""
     torch.set_num_threads(1)
     policy = Policy.from_pretrained(folder / "policy")
-    tokens = case.micro_batch * case.max_tokens
+    tokens = case.micro_batch_tokens
     reward_model = RewardModel.from_pretrained(folder / "reward_model")
     reward_model.batch_tokens = tokens
     questions: list[str] = json.loads((folder / "questions.json").read_text())
