@@ -129,7 +129,10 @@ def test_a_prompt_is_computed_once_a_group(policy: Policy, prompts: list[Prompt]
     embed: Any = own.model.get_input_embeddings()
     embed.register_forward_pre_hook(lambda _, given: shapes.append(tuple(given[0].shape)))
     prompts = [replace(prompt, ids=START + prompt.ids) for prompt in prompts]
-    rollouts = drawn(own, prompts, 4)
+    sampler = NativeSampler()
+    sampler.sync(own, 0)  # which tries a few tokens
+    shapes.clear()
+    rollouts = sampler.sample(prompts, 4, SamplingParams(10), torch.Generator().manual_seed(3))
     lengths = [len(prompt.ids) for prompt in prompts]
     if how == "eager":  # its attention cannot be replaced, so it is padded
         assert shapes[0] == (3, max(lengths))

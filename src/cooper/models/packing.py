@@ -11,13 +11,17 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from cooper.models.evaluating import evaluating
 
 NAME = "cooper_packed"
 # Sequences shorter than this share of a bucket's longest, less some tokens, begin the next bucket.
@@ -223,7 +227,11 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 def can_pack(model: PreTrainedModel) -> bool:
-    """Whether a model's attention is the one of this file; takes it over from sdpa where it may."""
+    """Whether a model's attention is the one of this file; takes it over from sdpa where it may.
+
+    A model of which a few packed tokens come out otherwise than alone keeps its own: it has
+    positions or an attention that a pack does not know.
+    """
     # Of the layers that will be asked: a classifier over a shared backbone has another config.
     backbone = getattr(model, model.base_model_prefix, model)
     config: Any = backbone.config.get_text_config()
@@ -235,11 +243,55 @@ def can_pack(model: PreTrainedModel) -> bool:
     if (
         config._attn_implementation != "sdpa"
         or not whole
+        or backbone in _UNFIT
         or not model._can_set_attn_implementation()
     ):
         return False
-    model.set_attn_implementation(NAME)
-    return config._attn_implementation == NAME
+    values = not isinstance(next(backbone.parameters()), FakeTensor)  # those of a plan have none
+    with evaluating(model):
+        alone = _few_tokens(backbone, packed=False) if values else None
+        model.set_attn_implementation(NAME)
+        fits = config._attn_implementation == NAME
+        if fits and alone is not None:
+            fits = _same(alone, _few_tokens(backbone, packed=True))
+    if not fits:
+        model.set_attn_implementation("sdpa")
+        _UNFIT.add(backbone)
+    return fits
+
+
+_UNFIT: WeakSet[nn.Module] = WeakSet()
+
+
+def _few_tokens(backbone: Any, packed: bool) -> Tensor | None:
+    """[24, H] last states of three sequences, of which two begin alike; None: it cannot do it."""
+    vocabulary, device = backbone.config.get_text_config().vocab_size, backbone.device
+    start, *own = (
+        [(7 * i + 3) % vocabulary for i in places]
+        for places in (range(6), range(6, 12), range(20, 24), range(40, 48))
+    )
+    rows = [start + own[0], start + own[1], own[2]]
+    if not packed:
+        states = [
+            backbone(input_ids=torch.tensor([row], device=device), use_cache=False)[0][0]
+            for row in rows
+        ]
+        return torch.cat([states[0], states[1][6:], states[2]])
+    pack = Pack.of([start, start, []], [torch.tensor(ids) for ids in own], [0, 0, 1], device)
+    try:
+        states = backbone(**pack.given(), use_cache=False)[0][0]
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return None  # its forward takes no positions, or another mask
+    return states[torch.cat([pack.places[0], pack.places[1][6:], pack.places[2]]).to(device)]
+
+
+def _same(one: Tensor, other: Tensor | None) -> bool:
+    """Up to the order of sums; most tokens, for an expert may be chosen by a hair."""
+    if other is None:
+        return False
+    half = one.dtype != torch.float32 or torch.is_autocast_enabled(one.device.type)
+    apart = (one - other).abs().float().amax(-1).median()
+    return bool(apart <= (0.1 if half else 1e-3) * one.float().std())
 
 
 _SAID: set[str] = set()  # kinds of models that were said to be padded
@@ -254,6 +306,6 @@ def say_padded(model: PreTrainedModel) -> None:
         warnings.warn(
             f"{kind} computes with padding: packs need attention over whole sequences by "
             f"attn_implementation=sdpa, and it has {attention}"
-            f"{'' if attention != 'sdpa' else ' with windows, or layers of another kind'}",
+            f"{'' if attention != 'sdpa' else ' with windows, biases or layers of another kind'}",
             stacklevel=4,
         )

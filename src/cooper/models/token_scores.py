@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from cooper.functional import entropy_from_logits, selective_log_softmax_and_entropy
+from cooper.models.evaluating import evaluating
 
 # Logits at once, in numbers: 256 MiB of float32, 440 rows of a vocabulary of 152,000.
 _AT_ONCE = 2**26
@@ -120,17 +121,14 @@ def has_plain_head(model: PreTrainedModel) -> bool:
     return PLAIN_HEADS[model]
 
 
-@torch.no_grad()
 def _compare(model: PreTrainedModel) -> bool:
     head: Any = model.get_output_embeddings()
     backbone = getattr(model, model.base_model_prefix, None)
     if head is None or backbone is None or backbone is model:
         return False
-    training = model.training
-    model.eval()
     given: dict[str, Any] = {"input_ids": torch.tensor([[0, 1]], device=model.device)}
-    whole = model(**given, use_cache=False).logits
-    states = backbone(**given, use_cache=False).last_hidden_state
-    model.train(training)
-    fits = states.shape[-1] == getattr(head, "in_features", -1)
-    return fits and torch.equal(head(states).float(), whole.float())
+    with evaluating(model):
+        whole = model(**given, use_cache=False).logits
+        states = backbone(**given, use_cache=False).last_hidden_state
+        fits = states.shape[-1] == getattr(head, "in_features", -1)
+        return fits and torch.equal(head(states).float(), whole.float())
