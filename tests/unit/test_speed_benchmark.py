@@ -74,7 +74,7 @@ def test_the_check_fails_where_a_ratio_is_a_fifth_worse(
         slower = copy.deepcopy(RESULTS)
         slower["base"]["step"]["ours"]["to_floor"]["step"] *= factor
         if fails:
-            with pytest.raises(SystemExit, match="our step to its floor: .* at most 1.2 times"):
+            with pytest.raises(SystemExit, match=r"our step to its floor: .* at most 1\.2 times"):
                 summary.check(slower)
         else:
             summary.check(slower)
