@@ -351,3 +351,13 @@ def test_models_and_data_from_disk(cli, checkpoints, tmp_path):
     assert same(weights(tmp_path / "r" / "reward_model"), weights(checkpoints / "reward_model"))
     assert not same(trained, given)
     assert all(torch.allclose(trained[k], given[k], rtol=0, atol=1e-4) for k in given)
+
+
+def test_bf16_mixed_runs_through_every_stage_in_slots_and_packs(cli, tmp_path: Path) -> None:
+    result = cli("trainer.precision=bf16-mixed", "trainer.max_steps=2", "paths.run_dir=r")
+    assert result.code == 0, result.err
+    assert "instead" not in result.err  # of the native sampler
+    assert "with padding" not in result.err
+    rows = metrics_of(tmp_path / "r")
+    assert rows[-1]["policy/skipped_steps"] == rows[-1]["reward_model/skipped_steps"] == 0
+    assert all(weight.dtype == torch.float32 for weight in weights(tmp_path / "r/policy").values())
