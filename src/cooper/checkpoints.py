@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cooper.collectives import gathered, rank, wait
 from cooper.errors import CheckpointError
 from cooper.files import part_of, publish, write_failure
 from cooper.models.adapted import Adapted
 from cooper.models.reward_model import RewardModel
 from cooper.module import CooperModule
 from cooper.optim import set_schedule
+from cooper.strategies.engines import as_list
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 def _models(module: CooperModule) -> dict[str, Adapted]:
@@ -72,36 +74,40 @@ def save_checkpoint(module: CooperModule, folder: Path) -> None:
 
     ``policy/`` and ``reward_model/`` are in Hugging Face form, ``trainer.pt`` holds the
     optimizers' running means, counters and generators as plain tensors and numbers (no pickled
-    code). The schedules follow from the counters.
+    code). The schedules follow from the counters. All processes call it; the first one writes, and
+    what it writes is the same whatever the strategy and the number of processes.
 
     Raises:
         FileExistsError: there is one already. It is never replaced: between taking one away and
             giving the other its name there would be none.
         CheckpointError: it cannot be written.
     """
-    if (folder / "trainer.pt").exists():
+    if rank() == 0 and (folder / "trainer.pt").exists():
         raise FileExistsError(errno.EEXIST, "holds a checkpoint already", str(folder))
-    with appearing(folder) as part:
-        for name, model in _models(module).items():
-            model.save(part / name)
-        # Through a file of our own, since torch's does not say what went wrong.
-        with (part / "trainer.pt").open("wb") as out:
-            torch.save(_state(module), out)
+    state = _state(module)
+    with module.engines.written(*_models(module).values()):
+        if rank() == 0:
+            with appearing(folder) as part:
+                for name, model in _models(module).items():
+                    model.save(part / name)
+                # Through a file of our own, since torch's does not say what went wrong.
+                with (part / "trainer.pt").open("wb") as out:
+                    torch.save(state, out)
+    wait()
 
 
 def _state(module: CooperModule) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "step": module.rl_step,
-        "optimizers": [
-            o.state_dict()["state"] for o in _as_list(module.optimizers(use_pl_optimizer=False))
-        ],
+        "optimizers": [module.engines[name].optimizer_state() for name in module.updaters],
         "updaters": {name: u.state_dict() for name, u in module.updaters.items()},
         "generators": {name: g.get_state() for name, g in module.generators.items()},
         "position": module.stream.position if module.stream is not None else 0,
         "reward_data": module.reward_data.state_dict(),
-        "global_generators": _global_generators(module.device),
-        "parts": parts_state(module),
+        # Of each process.
+        "global_generators": gathered(_global_generators(module.device)),
+        "parts": gathered(parts_state(module)),
     }
 
 
@@ -165,10 +171,6 @@ def _global_generators(device: torch.device) -> dict[str, Any]:
     return states
 
 
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
 def load_checkpoint(module: CooperModule, folder: Path) -> None:
     """Put a checkpoint's state into a module whose optimizers are built.
 
@@ -184,27 +186,26 @@ def load_checkpoint(module: CooperModule, folder: Path) -> None:
     load_weights(module, folder)
     for name, updater in module.updaters.items():
         updater.load_state_dict(state["updaters"][name])
-    for optimizer, scheduler, updater, saved in zip(
-        _as_list(module.optimizers(use_pl_optimizer=False)),
-        _as_list(module.lr_schedulers()),
-        module.updaters.values(),
-        state["optimizers"],
-        strict=True,
+    for (name, updater), scheduler, saved in zip(
+        module.updaters.items(), as_list(module.lr_schedulers()), state["optimizers"], strict=True
     ):
         # The running means go on; rates, decays and schedule are those of this run's settings,
         # which are the checkpoint's own unless the user changed them.
-        settings = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": saved, "param_groups": settings})
+        module.engines[name].load_optimizer_state(saved)
         set_schedule(scheduler, updater.steps)
     for name, rng in module.generators.items():
         rng.set_state(state["generators"][name])
     if module.stream is not None:
         module.stream.position = state["position"]
     module.reward_data.load_state_dict(state["reward_data"])
-    _restore_global_generators(state["global_generators"], module.device)
+    # There may be more processes now than there were.
+    globals_, parts = (
+        state[key][min(rank(), len(state[key]) - 1)] for key in ("global_generators", "parts")
+    )
+    _restore_global_generators(globals_, module.device)
     for name, part in _parts(module).items():
-        if name in state["parts"]:  # else the run goes on with a part that it did not begin with
-            part.load_state_dict(state["parts"][name])
+        if name in parts:  # else the run goes on with a part that it did not begin with
+            part.load_state_dict(parts[name])
     module.rl_step = state["step"]
 
 
@@ -215,7 +216,9 @@ def load_weights(module: CooperModule, folder: Path) -> None:
         CheckpointError: they are missing, broken, or of another model.
     """
     for name, model in _models(module).items():
-        model.weights.load(folder / name)
+        engine = module.engines.get(name)
+        with engine.loading() if engine is not None else contextlib.nullcontext():
+            model.weights.load(folder / name)
 
 
 def _restore_global_generators(states: dict[str, Any], device: torch.device) -> None:

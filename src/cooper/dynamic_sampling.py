@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from cooper.collectives import any_rank
 from cooper.functional import offsets_from, token_positions
 from cooper.types import Rollouts, Verdict
 
@@ -36,7 +35,7 @@ def refill(first: Drawn, most_rounds: int, draw_more: Callable[[], Drawn]) -> Dr
 
     The verdicts decide, also where the reward is a learned score: scores always differ a little, so
     their spread says nothing (DAPO filters by accuracy; veRL's ``filter_groups.metric=acc``). All
-    processes draw as many rounds as the one that needs most, so that none waits for another.
+    processes hold the same rollouts and verdicts, and so draw as many rounds.
 
     Args:
         first: the step's P problems.
@@ -49,7 +48,7 @@ def refill(first: Drawn, most_rounds: int, draw_more: Callable[[], Drawn]) -> Dr
     wanted = len(first.rollouts.problems)
     kept = informative(first)
     seen, rounds = wanted, 0
-    while rounds < most_rounds and any_rank(groups_in(kept) < wanted):
+    while rounds < most_rounds and groups_in(kept) < wanted:
         more = draw_more()
         rounds, seen = rounds + 1, seen + len(more.rollouts.problems)
         kept = join([kept, informative(more)])
@@ -101,23 +100,29 @@ def select(drawn: Drawn, problems: Sequence[int]) -> Drawn:
 
 def join(parts: Sequence[Drawn]) -> Drawn:
     """Put several draws of the same policy side by side."""
-    rollouts = [part.rollouts for part in parts]
+    return Drawn(
+        join_rollouts([part.rollouts for part in parts]),
+        [verdict for part in parts for verdict in part.verdicts],
+    )
+
+
+def join_rollouts(parts: Sequence[Rollouts]) -> Rollouts:
+    """Put rollouts of the same policy side by side, with their problems."""
+    if len(parts) == 1:
+        return parts[0]
     before = 0
     problem_of = []
-    for one in rollouts:
+    for one in parts:
         problem_of.append(one.problem_of + before)
         before += len(one.problems)
-    return Drawn(
-        Rollouts(
-            problems=tuple(problem for one in rollouts for problem in one.problems),
-            prompt_ids=tuple(ids for one in rollouts for ids in one.prompt_ids),
-            problem_of=torch.cat(problem_of),
-            ids=torch.cat([one.ids for one in rollouts]),
-            logprobs=torch.cat([one.logprobs for one in rollouts]),
-            offsets=offsets_from(torch.cat([one.lengths for one in rollouts])),
-            finished=torch.cat([one.finished for one in rollouts]),
-            completions=tuple(text for one in rollouts for text in one.completions),
-            policy_version=rollouts[0].policy_version,
-        ),
-        [verdict for part in parts for verdict in part.verdicts],
+    return Rollouts(
+        problems=tuple(problem for one in parts for problem in one.problems),
+        prompt_ids=tuple(ids for one in parts for ids in one.prompt_ids),
+        problem_of=torch.cat(problem_of),
+        ids=torch.cat([one.ids for one in parts]),
+        logprobs=torch.cat([one.logprobs for one in parts]),
+        offsets=offsets_from(torch.cat([one.lengths for one in parts])),
+        finished=torch.cat([one.finished for one in parts]),
+        completions=tuple(text for one in parts for text in one.completions),
+        policy_version=parts[0].policy_version,
     )

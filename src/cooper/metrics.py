@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
-from cooper.models.reward_model import RewardModel
 from cooper.rewards import Rewards
+from cooper.scoring import Scorer
 from cooper.types import LabelledCompletion, Pairs, Rollouts, Verdict
 
 Metrics = dict[str, float]
@@ -89,7 +89,7 @@ def share(flags: Iterable[bool]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def quality(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> dict[str, float]:
+def quality(reward_model: Scorer, items: Sequence[LabelledCompletion]) -> dict[str, float]:
     """Accuracy at 0.5 and AUROC on labelled completions; empty without both labels."""
     labels = torch.tensor([int(item.label) for item in items])
     if len(items) < 2 or len(labels.unique()) < 2:
@@ -98,7 +98,7 @@ def quality(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> d
     return {**agreement(scores, labels), "examples": float(len(items))}
 
 
-def probabilities(reward_model: RewardModel, items: Sequence[LabelledCompletion]) -> Tensor:
+def probabilities(reward_model: Scorer, items: Sequence[LabelledCompletion]) -> Tensor:
     """[N] probabilities that labelled completions are right."""
     return reward_model.probabilities(
         [item.question for item in items],

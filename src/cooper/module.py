@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast
 
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from cooper import defaults
 from cooper.clock import Clock
-from cooper.collectives import most_of_ranks
+from cooper.collectives import Parted, gathered, own_batches, own_part, ranks, summed, waited
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream
-from cooper.dynamic_sampling import Drawn, refill
+from cooper.dynamic_sampling import Drawn, join_rollouts, refill
 from cooper.functional import offsets_from, segment_mean, token_positions
 from cooper.metrics import (
     Metrics,
@@ -42,6 +43,9 @@ from cooper.rewards import Reward, Rewards
 from cooper.rng import generator
 from cooper.samplers.base import OnGroup, Sampler
 from cooper.samplers.probe import require_fresh
+from cooper.scoring import SpreadScorer
+from cooper.strategies.engine import Engine
+from cooper.strategies.engines import Engines, make_engines
 from cooper.types import LabelledCompletion, Problem, Rollouts, SamplingParams, Verdict
 from cooper.updates import ModelUpdater, Totals, UpdateResult
 from cooper.verifiers.base import Verifier
@@ -150,6 +154,9 @@ class CooperModule(L.LightningModule):
         self.reward_data = reward_data or RewardData(learns)
         self.rl_step = 0  # steps done; Lightning's global_step counts both optimizers' steps
         self.clock = Clock()
+        models = {"policy": policy, "reward_model": reward_model}
+        # In a Trainer the strategy's own take their place.
+        self.engines = Engines({name: Engine(m) for name, m in models.items() if m is not None})
         self.last: StepRecord | None = None
         self.extra_inner_steps = 0  # that the monitor asks of stage 2, beside the objective's
         self.attached: dict[str, Stateful] = {}  # what callbacks keep in checkpoints, by name
@@ -161,9 +168,15 @@ class CooperModule(L.LightningModule):
             self.average = averaged(self._require_reward_model(), decay)
 
     @property
-    def scorer(self) -> RewardModel | None:
+    def scoring_model(self) -> RewardModel | None:
         """What scores the rollouts: the reward model, or the moving average of its weights."""
         return self.reward_model if self.average is None else cast(RewardModel, self.average.module)
+
+    @property
+    def scorer(self) -> SpreadScorer | None:
+        """The same, each process scoring a part; called by all of them at once."""
+        model = self.scoring_model
+        return None if model is None else SpreadScorer(model, self.whole)
 
     @property
     def trains_reward_model(self) -> bool:
@@ -205,9 +218,10 @@ class CooperModule(L.LightningModule):
         reward_model_metrics: Metrics = {}
         if self.trains_reward_model and self.reward_objective.due(step):
             with clock("pairs"):
-                self.last.pairs = self.pairs.build(
-                    rollouts, verdicts, scores, self.generators["pairs"]
-                )
+                with self.whole(*self.pairs.negatives.models):
+                    self.last.pairs = self.pairs.build(
+                        rollouts, verdicts, scores, self.generators["pairs"]
+                    )
                 examples = self.reward_data.examples(
                     self.last.pairs, rollouts, verdicts, self.generators["replay"]
                 )
@@ -225,18 +239,25 @@ class CooperModule(L.LightningModule):
             **completion_metrics(rollouts),
             **(drawn.metrics if self.objective.dynamic_sampling else {}),
             **clock.stop(),
+            **({"time/wait": waited()} if ranks() > 1 else {}),
         }
 
     def draw(self, problems: Sequence[Problem]) -> Drawn:
-        """Draw completions of the problems; each group is verified from when it is there."""
-        verification = Verification(self.verifier, problems)
+        """Draw completions of the problems, each process those of its part of them.
+
+        Each group is verified from when it is there.
+        """
+        mine = own_part(len(problems))
+        own = problems[mine.start : mine.stop]
+        verification = Verification(self.verifier, own)
         with self.clock("sample"):
             try:
-                rollouts = self.sample(problems, verification.on_group)
+                rollouts = self.sample(own, verification.on_group, mine.start, len(problems))
             except BaseException:
                 verification.cancel()
                 raise
-        return Drawn(rollouts, verification.verdicts(rollouts))
+            verdicts = verification.verdicts(rollouts)
+            return Drawn(join_rollouts(gathered(rollouts)), Parted(verdicts))
 
     def draw_more(self) -> Drawn:
         """Draw completions of as many problems again, the next ones of the run's stream."""
@@ -244,14 +265,30 @@ class CooperModule(L.LightningModule):
             raise RuntimeError("dynamic sampling needs the module's `stream` of problems")
         return self.verified(self.draw(self.stream.take()))
 
-    def sample(self, problems: Sequence[Problem], on_group: OnGroup | None = None) -> Rollouts:
-        """Draw `group_size` completions for each problem from the policy as it is now."""
+    def sample(
+        self,
+        problems: Sequence[Problem],
+        on_group: OnGroup | None = None,
+        before: int = 0,
+        of: int | None = None,
+    ) -> Rollouts:
+        """Draw `group_size` completions for each problem from the policy as it is now.
+
+        Args:
+            problems: of this process.
+            on_group: told each group as it ends.
+            before: problems of the step that are other processes', in front of these.
+            of: problems of the step; None: these are all.
+        """
         prompts = [self.prompts(problem) for problem in problems]
-        self.sampler.sync(self.policy, self.updaters["policy"].steps)
-        rollouts = self.sampler.sample(
-            prompts, self.group_size, self.sampling, self.generators["sampling"], on_group
-        )
-        require_fresh(self.policy, rollouts, self.sampling)
+        every = len(prompts) if of is None else of
+        rng = self.generators["sampling"]
+        if ranks() > 1:
+            rng = self.sampler.part(rng, before * self.group_size, every * self.group_size)
+        with self.whole(self.policy):
+            self.sampler.sync(self.policy, self.updaters["policy"].steps)
+            rollouts = self.sampler.sample(prompts, self.group_size, self.sampling, rng, on_group)
+            require_fresh(self.policy, rollouts, self.sampling)
         return rollouts
 
     def verified(self, drawn: Drawn) -> Drawn:
@@ -263,8 +300,9 @@ class CooperModule(L.LightningModule):
         """R = sigmoid(M(q, r, o)) for every rollout: [N], or None without a reward model."""
         if self.scorer is None:
             return None
-        logits = self.scorer.score(rollouts.questions, rollouts.references, rollouts.completions)
-        return logits.sigmoid()
+        return self.scorer.probabilities(
+            rollouts.questions, rollouts.references, rollouts.completions
+        )
 
     def fixed_logprobs(self, rollouts: Rollouts) -> FixedLogprobs:
         """Log-probabilities of the policy before its updates, and of the reference."""
@@ -289,6 +327,7 @@ class CooperModule(L.LightningModule):
                 losses = self.policy_losses(rollouts, rows, fixed, advantages, totals)
                 totals.add_update(self.step_model("policy", losses))
         self.policy.eval()
+        totals.share_out()
         return totals.metrics("policy", self.updaters["policy"].skipped)
 
     def policy_losses(
@@ -304,9 +343,9 @@ class CooperModule(L.LightningModule):
         weights[token_positions(rollouts.offsets, rows)] = self.objective.token_weights(
             rollouts, rows
         )
-        for micro, counts in self.micro_batches(self.policy, rollouts, rows):
+        for micro, counts in self.micro_batches(rollouts, rows):
             where = token_positions(rollouts.offsets, micro)
-            scores = self.policy(
+            scores = self.engines["policy"](
                 rollouts,
                 micro.tolist(),
                 entropy=self.objective.needs_entropy,
@@ -328,7 +367,10 @@ class CooperModule(L.LightningModule):
         if not len(examples):
             return {}
         model, objective = self._require_reward_model(), self.reward_objective
-        totals, heldout = Totals(), Heldout(model, self.reward_data.heldout)
+        totals, heldout = (
+            Totals(),
+            Heldout(SpreadScorer(model, self.whole), self.reward_data.heldout),
+        )
         fewest = objective.inner_steps + self.extra_inner_steps
         model.train()
         for taken in range(1, max(fewest, objective.most_steps) + 1):
@@ -339,67 +381,85 @@ class CooperModule(L.LightningModule):
         model.eval()
         if self.average is not None:
             self.average.update_parameters(model)
+        totals.share_out()
         skipped = self.updaters["reward_model"].skipped
         return {**totals.metrics("reward_model", skipped), **heldout.metrics}
 
     def reward_model_losses(self, examples: RewardExamples, totals: Totals) -> Iterator[Tensor]:
         """Yield each micro-batch's share in the losses: mean over pairs, mean over labels."""
         model, objective = self._require_reward_model(), self.reward_objective
+        engine, tokens = self.engines["reward_model"], objective.micro_batch_tokens
         chosen, rejected = tokenise_pairs(model, examples.pairs)
         pairs = list(zip(chosen, rejected, strict=True))
-        for micro in model.pair_batches(pairs, objective.micro_batch_tokens):
-            logits = model([chosen[k] for k in micro] + [rejected[k] for k in micro])
+        for micro, counts in own_batches(
+            [sum(map(len, pair)) for pair in pairs],
+            lambda part: parts_of(part, model.pair_batches([pairs[k] for k in part], tokens)),
+        ):
+            logits = engine([chosen[k] for k in micro] + [rejected[k] for k in micro])
             right, wrong = logits.chunk(2)
-            totals.add_shares(
-                {
-                    "margin": float((right - wrong).detach().sum()) / len(chosen),
-                    "offset": float((right + wrong).detach().sum()) / (2 * len(chosen)),
-                }
-            )
-            yield objective.pair_losses(right, wrong).sum() / len(chosen)
+            if counts:
+                totals.add_shares(
+                    {
+                        "margin": float((right - wrong).detach().sum()) / len(chosen),
+                        "offset": float((right + wrong).detach().sum()) / (2 * len(chosen)),
+                    }
+                )
+            loss = objective.pair_losses(right, wrong).sum() / len(chosen)
+            yield loss if counts else 0 * loss
         rows = tokenise_labelled(model, examples.labelled)
-        for micro in model.batches(rows, objective.micro_batch_tokens):
+        for micro, counts in own_batches(
+            [len(row) for row in rows],
+            lambda part: parts_of(part, model.batches([rows[k] for k in part], tokens)),
+        ):
             labels = torch.tensor([float(examples.labelled[k].label) for k in micro])
-            losses = objective.label_losses(model([rows[k] for k in micro]), labels.to(self.device))
-            yield losses.sum() / len(rows)
+            losses = objective.label_losses(
+                engine([rows[k] for k in micro]), labels.to(self.device)
+            )
+            yield losses.sum() / len(rows) if counts else 0 * losses.sum()
 
     # ------------------------------------------------------------------ its mechanics
 
     def step_model(self, name: str, losses: Iterator[Tensor]) -> UpdateResult:
         """Take one optimizer step of one model."""
-        index = list(self.updaters).index(name)
-        optimizers: Any = self.optimizers(use_pl_optimizer=True)
         schedulers: Any = self.lr_schedulers()
         if len(self.updaters) == 1:
-            optimizers, schedulers = [optimizers], [schedulers]
-        return self.updaters[name].step(
-            losses, self.manual_backward, optimizers[index], schedulers[index]
-        )
+            schedulers = [schedulers]
+        index = list(self.updaters).index(name)
+        return self.updaters[name].step(losses, self.engines[name], schedulers[index])
 
     @torch.no_grad()
     def logprobs(self, model: Policy, rollouts: Rollouts) -> Tensor:
-        """Log-probabilities of all tokens without gradient: [S]."""
+        """Log-probabilities of all tokens without gradient: [S]. Each process computes a part."""
         logprobs = torch.zeros(len(rollouts.ids), device=self.device)
-        for micro, _ in self.micro_batches(model, rollouts, torch.arange(len(rollouts))):
-            where = token_positions(rollouts.offsets, micro).to(self.device)
-            logprobs[where] = model(rollouts, micro.tolist()).logprobs
-        return logprobs
+        with self.whole(model):
+            for micro, counts in self.micro_batches(rollouts, torch.arange(len(rollouts)), model):
+                if counts:
+                    where = token_positions(rollouts.offsets, micro).to(self.device)
+                    logprobs[where] = model(rollouts, micro.tolist()).logprobs
+        return summed(logprobs)
 
     def micro_batches(
-        self, model: Policy, rollouts: Rollouts, rows: Tensor
+        self, rollouts: Rollouts, rows: Tensor, model: Policy | None = None
     ) -> Iterator[tuple[Tensor, bool]]:
-        """Rows of each forward, and whether they count.
+        """Rows of each of this process's forwards, and whether they count.
 
-        Every process makes as many forwards as the one with the most: a model that is sharded over
-        processes computes on all of them or not at all.
+        Args:
+            rollouts: of the step.
+            rows: wanted, of all processes.
+            model: that computes; None: the policy.
         """
-        tokens = self.objective.micro_batch_tokens
-        batches = model.micro_batches(rollouts, rows.tolist(), tokens)
-        missing = most_of_ranks(len(batches)) - len(batches)
-        for micro in batches:
-            yield torch.tensor(micro), True
-        for _ in range(missing):
-            yield torch.tensor(batches[-1][-1:]), False
+        model, tokens = model or self.policy, self.objective.micro_batch_tokens
+        # Groups side by side, so that few are cut and share their prompt.
+        order = sorted(rows.tolist(), key=lambda row: (rollouts.owners[row], row))
+        lengths = rollouts.lengths.tolist()
+        for micro, counts in own_batches(
+            [lengths[row] for row in order],
+            lambda part: parts_of(
+                {row: at for at, row in enumerate(order)},
+                model.micro_batches(rollouts, [order[at] for at in part], tokens),
+            ),
+        ):
+            yield torch.tensor([order[at] for at in micro]), counts
 
     def drawn_from_policy(self, rollouts: Rollouts) -> bool:
         """Whether the sampler's log-probabilities are those of the policy as it is now.
@@ -427,10 +487,26 @@ class CooperModule(L.LightningModule):
             optimizer, scheduler = settings.build(model.weights.trained, per_step[name])
             optimizers.append(optimizer)
             schedulers.append({"scheduler": scheduler, "interval": "step"})
-            self.updaters[name] = ModelUpdater(
-                name, model.weights.trained, settings.clip_norm, self.max_skips
-            )
+            self.updaters[name] = ModelUpdater(name, settings.clip_norm, self.max_skips)
         return optimizers, schedulers
+
+    def on_fit_start(self) -> None:
+        """Make the models' engines, as the strategy has them."""
+        frozen = [self.reference, None if self.trains_reward_model else self.reward_model]
+        self.engines = make_engines(
+            self,
+            {name: getattr(self, name) for name in self.updaters},
+            [model for model in frozen if model is not None],
+        )
+
+    def on_fit_end(self) -> None:
+        """Leave ordinary models behind."""
+        for engine in (*self.engines.values(), *self.engines.frozen):
+            engine.release()
+
+    def whole(self, *models: Adapted) -> AbstractContextManager[None]:
+        """All weights of some models on every process, to compute without gradient."""
+        return self.engines.whole(*models)
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -442,6 +518,11 @@ class CooperModule(L.LightningModule):
         if self.reward_model is None:
             raise RuntimeError("there is no reward model in this run")
         return self.reward_model
+
+
+def parts_of(places: Any, batches: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Batches by the places that their members stand at."""
+    return [[places[k] for k in batch] for batch in batches]
 
 
 def tokenise_pairs(model: RewardModel, pairs: Sequence[Contrast]) -> tuple[list[Row], list[Row]]:

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from cooper.checks import one_of
+from cooper.collectives import rank, ranks, spread
 from cooper.negatives.base import NegativeGenerator
-from cooper.rng import draw
+from cooper.rng import draw, forked
 from cooper.tracing import span
-from cooper.types import NegativeRequest, Pair, Pairs, Rollouts, Status, Verdict
+from cooper.types import Negative, NegativeRequest, Pair, Pairs, Rollouts, Status, Verdict
 from cooper.verifiers.base import Verifier
 
 Choice = Literal["random", "first", "shortest", "lowest_scored"]
@@ -98,7 +99,7 @@ class PairBuilder:
                 break
             requests = [self._request(i, rollouts, verdicts, scores) for i in waiting]
             with span("negatives", count=len(requests)):
-                proposals = self.negatives.generate(requests, generator)
+                proposals = self._propose(requests, generator)
             problems = [rollouts.owners[i] for i in waiting]
             texts = [proposal.text for proposal in proposals]
             with span("negatives' verdicts"):
@@ -127,6 +128,15 @@ class PairBuilder:
             counts[why[index]] += 1
         counts["built"] = len(built)
         return Pairs(tuple(built[i] for i in sorted(built)), dict(counts))
+
+    def _propose(
+        self, requests: Sequence[NegativeRequest], generator: torch.Generator
+    ) -> list[Negative]:
+        """Ask the generator, each process for a part of the requests where that takes long."""
+        if ranks() == 1 or not self.negatives.slow:
+            return self.negatives.generate(requests, generator)
+        own = forked(generator, rank())
+        return spread(requests, lambda part: self.negatives.generate(part, own))
 
     def _choose(
         self, correct: list[int], rollouts: Rollouts, scores: Tensor | None, rng: torch.Generator
@@ -178,10 +188,13 @@ class PairBuilder:
                 results[row] = verdicts[known[0]]
             else:
                 unknown.append(row)
-        new = self.verifier.verify(
-            [texts[row] or "" for row in unknown],
-            [rollouts.problems[problems[row]].reference for row in unknown],
-            [rollouts.problems[problems[row]].question for row in unknown],
+        new = spread(
+            unknown,
+            lambda part: self.verifier.verify(
+                [texts[row] or "" for row in part],
+                [rollouts.problems[problems[row]].reference for row in part],
+                [rollouts.problems[problems[row]].question for row in part],
+            ),
         )
         for row, verdict in zip(unknown, new, strict=True):
             results[row] = verdict

@@ -11,9 +11,9 @@ import torch
 
 from cooper.errors import DataError
 from cooper.metrics import Metrics, quality
-from cooper.models.reward_model import RewardModel
 from cooper.objectives import RewardObjective
 from cooper.rng import pick
+from cooper.scoring import Scorer
 from cooper.types import LabelledCompletion, Pairs, Rollouts, Verdict
 
 
@@ -47,7 +47,7 @@ class Heldout:
         items: labelled completions that nothing trains on.
     """
 
-    def __init__(self, model: RewardModel, items: Sequence[LabelledCompletion]) -> None:
+    def __init__(self, model: Scorer, items: Sequence[LabelledCompletion]) -> None:
         self.model = model
         self.items = items
         self.metrics: Metrics = {}  # of the last time

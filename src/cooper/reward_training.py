@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cooper.annotation import agree
 from cooper.checks import at_least, at_most, one_of
+from cooper.collectives import own_batches
 from cooper.errors import DataError
 from cooper.fitting import StepBatches, fit_steps, placed
 from cooper.functional import binary_cross_entropy
@@ -26,6 +27,8 @@ from cooper.models.reward_model import RewardModel
 from cooper.optim import OptimizerSettings
 from cooper.progress import Bar, progress
 from cooper.rng import seed_of
+from cooper.scoring import SpreadScorer
+from cooper.strategies.engines import make_engines
 from cooper.types import LabelledCompletion
 from cooper.updates import ModelUpdater
 from cooper.verifiers.base import Verifier
@@ -258,9 +261,8 @@ class RewardModule(L.LightningModule):
 
     def training_step(self, batch: Sequence[LabelledCompletion], batch_idx: int = 0) -> None:
         """One optimizer step."""
-        optimizer: Any = self.optimizers()
         scheduler: Any = self.lr_schedulers()
-        done = self.updater.step(self.losses(batch), self.manual_backward, optimizer, scheduler)
+        done = self.updater.step(self.losses(batch), self.engines["reward_model"], scheduler)
         self.metrics = {
             "reward_model/loss": done.loss,
             "reward_model/grad_norm": done.grad_norm,
@@ -273,11 +275,21 @@ class RewardModule(L.LightningModule):
         rows = self.model.tokenise(*_columns(batch))
         labels = [self.targets(item, row) for item, row in zip(batch, rows, strict=True)]
         total = sum(map(len, labels))
-        size = self.settings.micro_batch_tokens
-        for part in self.model.batches(rows, size) if size else [list(range(len(rows)))]:
+        engine, size = self.engines["reward_model"], self.settings.micro_batch_tokens
+
+        def cut(part: range) -> list[list[int]]:
+            if not size:
+                return [list(part)]
+            return [
+                [part[k] for k in batch]
+                for batch in self.model.batches([rows[k] for k in part], size)
+            ]
+
+        for part, counts in own_batches([len(row) for row in rows], cut):
             targets = torch.tensor([y for k in part for y in labels[k]], device=self.device)
-            units = self.model.units([rows[k] for k in part])
-            yield binary_cross_entropy(units, targets).sum() / total
+            units = engine([rows[k] for k in part], units=True)
+            loss = binary_cross_entropy(units, targets).sum() / total
+            yield loss if counts else 0 * loss
 
     def targets(self, item: LabelledCompletion, row: Row) -> list[float]:
         """The smoothed labels of a row, or of its steps that are still there after the cut."""
@@ -292,12 +304,16 @@ class RewardModule(L.LightningModule):
         optimizer, scheduler = settings.build(self.model.weights.trained, self.steps)
         self.updater = ModelUpdater(
             "reward_model",
-            self.model.weights.trained,
             settings.clip_norm,
             self.settings.max_skips,
             mend="lower reward_training.optimizer.lr or look at the labelled completions",
         )
+        self.updaters = {"reward_model": self.updater}
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def on_fit_start(self) -> None:
+        """Make the model's engine, as the strategy has it."""
+        self.engines = make_engines(self, {"reward_model": self.model})
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -334,7 +350,8 @@ class _Watch(L.Callback):
         every = self.settings.evaluate_every
         if every and (self.step % every == 0 or self.step == pl_module.steps):
             with trainer.precision_plugin.forward_context():
-                measured = quality(pl_module.model, self.heldout)
+                scorer = SpreadScorer(pl_module.model, pl_module.engines.whole)
+                measured = quality(scorer, self.heldout)
             metrics["reward_model/heldout_accuracy"] = measured["accuracy"]
             metrics["reward_model/heldout_auroc"] = measured["auroc"]
             self.note = f", held-out AUROC {measured['auroc']:.3f}"

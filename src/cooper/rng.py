@@ -24,6 +24,12 @@ def generator(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, purpose))
 
 
+def forked(generator: torch.Generator, part: int) -> torch.Generator:
+    """Make a generator for one of several parts; the one given is advanced alike for each."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return torch.Generator().manual_seed(seed_of(seed, f"part {part}"))
+
+
 def seed_globals(seed: int, purpose: str = "global") -> None:
     """Seed Python's, numpy's and torch's own generators, for parts of others that draw from them.
 

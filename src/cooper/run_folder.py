@@ -261,6 +261,37 @@ class RunFolder:
         yield from sorted((self.path / "alarms").glob("*.jsonl"))
 
 
+class FolderBeside(RunFolder):
+    """The run's folder for a process beside the first one: it reads, and writes nothing."""
+
+    def describe(self, config: str, machine: Mapping[str, Any], step: int) -> None:
+        """Nothing."""
+
+    def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Nothing."""
+
+    def sync(self) -> None:
+        """Nothing."""
+
+    def append_alarm(self, alarm: Alarm, worst: list[dict[str, Any]]) -> Path:
+        """Where the first process writes."""
+        return self.worst_rollouts(alarm.step, alarm.name)
+
+    def write_rollouts(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Nothing."""
+
+    def cut_after(self, step: int) -> None:
+        """Nothing."""
+
+    def remove_leftovers(self) -> None:
+        """Nothing."""
+
+    @contextlib.contextmanager
+    def claimed(self) -> Iterator[None]:
+        """The first process has it."""
+        yield
+
+
 def _object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one when there is none that can be read."""
     try:

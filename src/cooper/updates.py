@@ -1,28 +1,19 @@
-"""The one place that knows backward, accumulation, clipping, skipping and stepping."""
+"""The one place that knows accumulation, skipping and stepping; an engine does each of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
 
+from cooper.collectives import gathered, summed
 from cooper.errors import NonFiniteError
+from cooper.strategies.engine import Engine
 from cooper.tracing import each, span
-
-
-class SteppableOptimizer(Protocol):
-    """What is needed of an optimizer; Lightning's wrapper and torch's own both have it."""
-
-    def step(self) -> Any:
-        """Apply the gradients."""
-
-    def zero_grad(self) -> Any:
-        """Drop the gradients."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +35,6 @@ class ModelUpdater:
 
     Args:
         name: "policy" or "reward_model", for messages.
-        parameters: whose gradients are clipped; frozen ones are left out.
         clip_norm: largest gradient norm; 0: no clipping.
         max_skips: skipped steps in a row that stop the run.
         mend: what the user may do then.
@@ -53,7 +43,6 @@ class ModelUpdater:
     def __init__(
         self,
         name: str,
-        parameters: Iterable[nn.Parameter],
         clip_norm: float,
         max_skips: int,
         mend: str | None = None,
@@ -62,7 +51,6 @@ class ModelUpdater:
         self.mend = mend or f"lower {name}_optimizer.lr or look at the saved rollouts"
         self.clip_norm = clip_norm
         self.max_skips = max_skips
-        self.parameters = [p for p in parameters if p.requires_grad]
         self.steps = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
@@ -70,44 +58,37 @@ class ModelUpdater:
     def step(
         self,
         losses: Iterable[Tensor],
-        backward: Callable[[Tensor], None],
-        optimizer: SteppableOptimizer,
+        engine: Engine,
         scheduler: LRScheduler,
     ) -> UpdateResult:
         """Accumulate the micro-batches' losses, clip, step.
 
         Args:
-            losses: shares of one loss, computed one at a time so that only one graph lives.
-            backward: adds a share's gradients.
-            optimizer: of this model.
+            losses: this process's shares of one loss, computed one at a time so that only one
+                graph lives.
+            engine: of this model.
             scheduler: advanced when the step was applied.
 
         Raises:
             NonFiniteError: too many steps in a row were skipped.
         """
-        optimizer.zero_grad()
+        engine.zero_grad()
         total = 0.0
         for loss in each(f"{self.name} forward", losses):
             with span(f"{self.name} backward"):
-                backward(loss)
+                engine.backward(loss)
             total += float(loss.detach())
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(
-                self.parameters, self.clip_norm if self.clip_norm > 0 else math.inf
-            )
-        )
+        total = float(summed(torch.tensor(total, dtype=torch.float64)))
         lr = float(scheduler.get_last_lr()[0])
-        applied = math.isfinite(total) and math.isfinite(norm)
+        with span(f"{self.name} optimizer"):
+            norm, applied = engine.step(self.clip_norm, math.isfinite(total))
         if applied:
-            with span(f"{self.name} optimizer"):
-                optimizer.step()
             scheduler.step()
             self.steps += 1
             self.skipped_in_a_row = 0
         else:
             self.skipped += 1
             self.skipped_in_a_row += 1
-        optimizer.zero_grad()
         if self.skipped_in_a_row >= self.max_skips:
             raise NonFiniteError(
                 f"{self.name}: loss {total} and gradient norm {norm} were not finite "
@@ -142,6 +123,13 @@ class Totals:
         """Add a micro-batch's shares."""
         for name, value in shares.items():
             self.shares[name] = self.shares.get(name, 0.0) + value
+
+    def share_out(self) -> None:
+        """Add up the shares of all processes, in their order; called by all of them."""
+        everybody = gathered(self.shares)
+        self.shares = {}
+        for shares in everybody:
+            self.add_shares(shares)
 
     def add_update(self, update: UpdateResult) -> None:
         """Add an optimizer step."""

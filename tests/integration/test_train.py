@@ -353,7 +353,7 @@ def test_models_and_data_from_disk(cli, checkpoints, tmp_path):
     assert all(torch.allclose(trained[k], given[k], rtol=0, atol=1e-4) for k in given)
 
 
-def test_bf16_mixed_runs_through_every_stage_in_slots_and_packs(cli, tmp_path: Path) -> None:
+def test_bf16_mixed_runs_through_every_stage_in_slots_and_packs(cli, tmp_path) -> None:
     result = cli("trainer.precision=bf16-mixed", "trainer.max_steps=2", "paths.run_dir=r")
     assert result.code == 0, result.err
     assert "instead" not in result.err  # of the native sampler

@@ -13,6 +13,7 @@ from cooper.module import CooperModule
 from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
 from cooper.rewards import ModelReward
+from cooper.strategies.engine import Engine
 from cooper.types import SamplingParams
 
 KL_COEF = 0.3
@@ -51,12 +52,8 @@ def module_of(
 
     def step_model(name: str, losses: Any) -> Any:
         # What Lightning does between us and torch needs a Trainer; without one it is this.
-        return module.updaters[name].step(
-            losses,
-            lambda loss: loss.backward(),
-            optimizers[at(name)],
-            schedulers[at(name)]["scheduler"],
-        )
+        engine = Engine(getattr(module, name), optimizers[at(name)])
+        return module.updaters[name].step(losses, engine, schedulers[at(name)]["scheduler"])
 
     module.step_model = step_model
     return module

@@ -226,16 +226,16 @@ def test_average_of_the_weights(make_module: Callable[..., CooperModule]) -> Non
         module.update_reward_model(RewardExamples(PAIRS))
         now = weights(module.reward_model)
         expected = [0.75 * old + 0.25 * new for old, new in zip(expected, now, strict=True)]
-    got = weights(module.scorer)
+    got = weights(module.scoring_model)
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, other)
     assert any(not torch.equal(one, other) for one, other in zip(got, start, strict=True))
-    assert not any(p.requires_grad for p in module.scorer.parameters())
+    assert not any(p.requires_grad for p in module.scoring_model.parameters())
 
 
 def test_decay_0_is_no_average(make_module: Callable[..., CooperModule]) -> None:
     module = make_module(RewardObjective(ema_decay=0.0))
-    assert module.scorer is module.reward_model
+    assert module.scoring_model is module.reward_model
     # The average itself with decay 0 is the weights.
     from cooper.models.average import averaged
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from cooper.errors import NonFiniteError
+from cooper.optim import OptimizerSettings
+from cooper.strategies.engine import Engine
 from cooper.updates import ModelUpdater, UpdateResult
 
 
@@ -23,13 +25,13 @@ class Setup:
         nn.init.zeros_(self.model.weight)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9)
         self.scheduler = LambdaLR(self.optimizer, lambda step: 0.5**step)
-        self.updater = ModelUpdater("policy", self.model.parameters(), clip_norm, max_skips)
+        self.updater = ModelUpdater("policy", clip_norm, max_skips)
 
     def loss(self, gradient: Sequence[float]) -> Tensor:
         return (self.model.weight * torch.tensor([gradient])).sum()
 
     def step(self, *losses: Tensor) -> UpdateResult:
-        return self.updater.step(losses, Tensor.backward, self.optimizer, self.scheduler)
+        return self.updater.step(losses, Engine(self.model, self.optimizer), self.scheduler)
 
     def state(self) -> dict[str, Any]:
         parts = (self.model, self.optimizer, self.scheduler)
@@ -113,6 +115,5 @@ def test_counters_survive_a_checkpoint() -> None:
 def test_frozen_parameters_take_no_part() -> None:
     model = nn.Linear(2, 1)
     model.bias.requires_grad_(False)
-    assert [p.shape for p in ModelUpdater("policy", model.parameters(), 1.0, 3).parameters] == [
-        (1, 2)
-    ]
+    _, kept = OptimizerSettings(lr=1.0).build(model.parameters(), 1)
+    assert [p.shape for p in Engine(model, kept.optimizer).trained] == [(1, 2)]

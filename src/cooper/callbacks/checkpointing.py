@@ -10,6 +10,7 @@ import lightning as L
 
 from cooper.callbacks.base import StepCallback
 from cooper.checkpoints import load_checkpoint, parts_state, save_checkpoint
+from cooper.collectives import from_first, rank, wait
 from cooper.files import discard
 from cooper.module import CooperModule, StepRecord
 from cooper.run_folder import RunFolder
@@ -40,6 +41,7 @@ class Restore(L.Callback):
                 load_checkpoint(pl_module, self.checkpoint)
                 self.folder.cut_after(pl_module.rl_step)
             self.folder.describe(self.config, self.machine, pl_module.rl_step)
+            wait()  # before the others read what is left
 
 
 class Checkpointing(StepCallback):
@@ -72,11 +74,13 @@ class Checkpointing(StepCallback):
 
     def _save(self, module: CooperModule) -> None:
         folder = self.folder.checkpoint(module.rl_step)
-        if module.rl_step in self.folder.checkpoint_steps():
+        if from_first(module.rl_step in self.folder.checkpoint_steps()):
             return
         with span("checkpoint"):
             self.folder.sync()
             save_checkpoint(module, folder)
+        if rank():
+            return
         steps = self.folder.checkpoint_steps()
         for old in steps[: -self.keep_last] if self.keep_last else []:
             discard(self.folder.checkpoint(old))

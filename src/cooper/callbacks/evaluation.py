@@ -71,5 +71,6 @@ class Evaluation(StepCallback):
     ) -> Metrics:
         version = module.updaters["policy"].steps
         # Lightning opens the precision's context around training_step alone.
-        with trainer.precision_plugin.forward_context(), span("validation"):
+        context = trainer.precision_plugin.forward_context()
+        with context, span("validation"), module.whole(module.policy):
             return self.evaluator(module.policy, module.prompts, sets, version=version, title=title)

@@ -9,7 +9,9 @@ from typing import Any
 import lightning as L
 
 from cooper.callbacks.base import StepCallback
+from cooper.collectives import most_of_ranks, rank, ranks
 from cooper.errors import Terminated
+from cooper.module import CooperModule, StepRecord
 
 
 class GracefulStop(StepCallback):
@@ -39,12 +41,14 @@ class GracefulStop(StepCallback):
             self.asked = self.asked or signal.Signals(signum)
             if again or not self._began:
                 raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
-            trainer.should_stop = True
+            trainer.should_stop = ranks() == 1  # of several, all stop after the same step
             name, at_once = (
                 ("Ctrl-C", "press again")
                 if signum == signal.SIGINT
                 else ("SIGTERM", "send SIGINT (Ctrl-C)")
             )
+            if rank():
+                return
             print(
                 f"\n{name}: finishing this step, then a checkpoint; {at_once} to stop at once",
                 file=sys.stderr,
@@ -57,6 +61,12 @@ class GracefulStop(StepCallback):
     def on_train_batch_start(self, *_: Any, **__: Any) -> None:
         """From here on there is a step to finish."""
         self._began = True
+
+    def on_step(self, trainer: L.Trainer, module: CooperModule, record: StepRecord) -> None:
+        """Stop together: whichever process was asked."""
+        if ranks() > 1 and (number := most_of_ranks(self.asked or 0)):
+            self.asked = signal.Signals(number)
+            trainer.should_stop = True
 
     def restore(self) -> None:
         """Give the signals back; also after an error, which skips Lightning's teardown."""

@@ -35,6 +35,19 @@ def launch(program: str, config_name: str, job: Callable[[], Callable[[Any], int
     sys.exit(guarded(program, lambda: _compose_and_run(config_name, job), config_name))
 
 
+def _in_processes(cfg: Any, run: Callable[[Any], int]) -> int:
+    """Run a configuration in as many processes as its strategy and its trainer say."""
+    if not cfg.get("strategy"):
+        return run(cfg)
+    from cooper.processes import run_in
+
+    # What Python needs to find a user's own parts, as this process does.
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    command = [sys.executable, "-m", module(), *sys.argv[1:]]
+    trainer, timeout = cfg.trainer, cfg.strategy.get("timeout", 30.0)
+    return run_in(trainer.devices, trainer.num_nodes, timeout, command, lambda: run(cfg))
+
+
 def _compose_and_run(config_name: str, job: Callable[[], Callable[[Any], int]]) -> int:
     import hydra
     from omegaconf import DictConfig
@@ -49,7 +62,7 @@ def _compose_and_run(config_name: str, job: Callable[[], Callable[[Any], int]]) 
     def entry(cfg: DictConfig) -> None:
         nonlocal code, failure
         try:
-            code = job()(cfg)
+            code = _in_processes(cfg, job())
         except Exception as error:
             # Hydra would print a line of its own about it; it is raised again below.
             failure = error

@@ -28,7 +28,7 @@ from cooper.data.overlap import clean
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream, require_batch
 from cooper.data.table_problems import TableProblems
-from cooper.errors import ConfigError, DataError
+from cooper.errors import ConfigError, CooperError, DataError
 from cooper.evaluation import Evaluator
 from cooper.fitting import QUIET, placed
 from cooper.models import (
@@ -49,12 +49,14 @@ from cooper.negatives import NegativeGenerator
 from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder
+from cooper.processes import first_builds
 from cooper.reward_examples import RewardData
 from cooper.reward_training import RewardTraining
 from cooper.rewards import Reward
 from cooper.rng import seed_globals
 from cooper.samplers import Sampler
 from cooper.stages import StageCache
+from cooper.strategies import ProcessesStrategy, ShardedStrategy
 from cooper.types import LabelledCompletion, Problem, SamplingParams
 from cooper.verifiers.base import Verifier
 from cooper.warm_start import WarmStart
@@ -92,9 +94,11 @@ class RunBuilder:
         self.closing = closing
         self.trainer = trainer_settings(cfg)
         # Frozen weights need no more bits than they are computed with (METHOD's precision rule).
-        self.frozen_dtype: DType = (
-            "bfloat16" if cfg.trainer.precision == "bf16-mixed" else "float32"
+        # FSDP2 gathers weights of one kind alone.
+        half = cfg.trainer.precision == "bf16-mixed" and not is_target(
+            cfg.strategy, ShardedStrategy.__name__
         )
+        self.frozen_dtype: DType = "bfloat16" if half else "float32"
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
         self.stage_seconds: dict[str, float] = {}
         self.notes: list[str] = []  # what the user is told before the run begins
@@ -339,7 +343,7 @@ class RunBuilder:
         """Take a stage from the cache or build it, and note its CPU seconds."""
         began = time.process_time()
         seed_globals(self.cfg.seed, name)
-        folder = self.cache.folder(name, settings, build)
+        folder = first_builds(name, lambda: self.cache.folder(name, settings, build))
         self.stage_seconds[name] = round(time.process_time() - began, 1)
         return folder
 
@@ -611,12 +615,24 @@ def content_of(node: Any) -> Any:
 
 
 def trainer_settings(cfg: DictConfig) -> dict[str, Any]:
-    """What every Lightning Trainer of the run is given."""
+    """What the Lightning Trainers of the stages before RL are given: they run in one process."""
     return {
         "accelerator": cfg.trainer.accelerator,
-        "devices": cfg.trainer.devices,
+        "devices": 1,
         "precision": cfg.trainer.precision,
     }
+
+
+def strategy_settings(cfg: DictConfig) -> dict[str, Any]:
+    """What the Trainer of the run itself is given."""
+    settings = trainer_settings(cfg)
+    if is_target(cfg.strategy):
+        settings |= {
+            "devices": cfg.trainer.devices,
+            "num_nodes": cfg.trainer.num_nodes,
+            "strategy": instantiate(cfg.strategy, "strategy", ProcessesStrategy),
+        }
+    return settings
 
 
 def check_trainer(cfg: DictConfig, callbacks: list[L.Callback]) -> None:
@@ -627,9 +643,14 @@ def check_trainer(cfg: DictConfig, callbacks: list[L.Callback]) -> None:
     """
     try:
         L.Trainer(**trainer_settings(cfg), **QUIET)
+        if is_target(cfg.strategy):
+            L.Trainer(**strategy_settings(cfg), **QUIET)
+    except CooperError:
+        raise
     except Exception as error:
         raise ConfigError(
-            f"trainer.accelerator={cfg.trainer.accelerator}: {one_line(error).rstrip('.!')}; give "
+            f"trainer.accelerator={cfg.trainer.accelerator}, trainer.devices={cfg.trainer.devices}: "
+            f"{one_line(error).rstrip('.!')}; give "
             "cpu, or auto for what this machine has"
         ) from error
     try:
@@ -675,5 +696,6 @@ __all__ = [
     "instantiate",
     "needs_reward_model",
     "plain",
+    "strategy_settings",
     "trainer_settings",
 ]

@@ -22,7 +22,7 @@ def export(cfg: DictConfig, module: CooperModule, folder: RunFolder) -> list[Exp
     """
     models = {"policy": module.policy, "reward_model": module.reward_model}
     if module.average is not None:
-        models["reward_model_average"] = module.scorer
+        models["reward_model_average"] = module.scoring_model
     written = []
     for role, model in models.items():
         if model is None:

@@ -68,6 +68,7 @@ class Trainer:
     max_steps: int = 180
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
     precision: str = "32-true"
     threads: int = 0
     max_skips: int = 5
@@ -185,6 +186,7 @@ class TrainConfig:
     reward_model_optimizer: Any = MISSING
     data: Data = field(default_factory=Data)
     trainer: Trainer = field(default_factory=Trainer)
+    strategy: Any = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     rollouts: RolloutLogging = field(default_factory=RolloutLogging)
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
@@ -222,6 +224,7 @@ class Hardware:
 
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
     precision: str = "32-true"
     threads: int = 0
 
@@ -272,6 +275,7 @@ class TrainRewardConfig:
     reward_training: Any = MISSING
     verifier: Any = MISSING
     trainer: Hardware = field(default_factory=Hardware)
+    strategy: Any = None
     export: RewardExport = field(default_factory=RewardExport)
     logger: Any = None
 

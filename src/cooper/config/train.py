@@ -28,7 +28,8 @@ from cooper.callbacks import (
     StepProgress,
 )
 from cooper.checkpoints import load_weights, read_state
-from cooper.config.build import Run, RunBuilder, trainer_settings
+from cooper.collectives import from_first, rank
+from cooper.config.build import Run, RunBuilder, strategy_settings
 from cooper.config.export import export, push_models
 from cooper.config.parts import leaves, plain
 from cooper.config.validate import check_writable, validate
@@ -40,7 +41,7 @@ from cooper.hub import check_account
 from cooper.progress import set_quiet
 from cooper.report import render_summary, reward_name, summarise, training_dynamics
 from cooper.rng import seed_globals
-from cooper.run_folder import RunFolder, find_checkpoint
+from cooper.run_folder import FolderBeside, RunFolder, find_checkpoint
 from cooper.tracing import recording
 
 # The shell's convention: 128 and the number of the signal.
@@ -62,17 +63,31 @@ def train(cfg: DictConfig) -> int:
     validate(cfg)
     if cfg.export.push_to_hub:
         check_account(cfg.export.push_to_hub)
-    folder, resume = choose_folder(cfg)
-    check_writable("paths.run_dir", folder.path)
+    folder, resume = chosen_by_first(cfg)
     settle(cfg)
     with contextlib.ExitStack() as closing:
         run = RunBuilder(cfg, closing, int(resume.name) if resume else 0).build()
         closing.enter_context(folder.claimed())
         open_folder(cfg, folder, resume)
         if run.data:
-            write_atomically(folder.data, json.dumps(run.data, indent=1).encode())
-        seed_globals(cfg.seed)  # everything of ours draws from named generators
+            if rank() == 0:
+                write_atomically(folder.data, json.dumps(run.data, indent=1).encode())
+        # Everything of ours draws from named generators; of the rest each process draws its own.
+        seed_globals(cfg.seed, f"global {rank()}" if rank() else "global")
         return fit(cfg, run, folder, resume)
+
+
+def chosen_by_first(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
+    """The run's folder and its checkpoint, as the first process has chosen them."""
+    if rank() == 0:
+        folder, resume = choose_folder(cfg)
+        check_writable("paths.run_dir", folder.path)
+        from_first((folder.path, resume))
+        return folder, resume
+    path, resume = from_first((Path(), None))
+    with open_dict(cfg):
+        cfg.paths.run_dir = str(path)
+    return FolderBeside(path), resume
 
 
 def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
@@ -178,6 +193,8 @@ def quieten() -> None:
         r".*No device id is provided.*",
         r".*module\(s\) in eval mode at the start of training.*",
         r".*`is_gradient_checkpointing` is deprecated.*",  # by peft
+        r".*returned a view tensor.*",  # by FSDP2; nothing is changed in place
+        r"`torch\.distributed\.\w+` is deprecated.*",  # by DeepSpeed
         r".*modify a model with PEFT for a second time.*",  # on purpose: two views of one base
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -213,7 +230,7 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     trainer = L.Trainer(
         max_epochs=1,
         callbacks=callbacks,
-        **trainer_settings(cfg),
+        **strategy_settings(cfg),
         **{**QUIET, "logger": run.loggers or False},
     )
     code, exported = 0, []
@@ -226,7 +243,8 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
             load_weights(run.module, resume)
             run.module.rl_step = int(resume.name)
             folder.cut_after(run.module.rl_step)
-        exported = export(cfg, run.module, folder)
+        if rank() == 0:
+            exported = export(cfg, run.module, folder)
         whole = run.module.rl_step == cfg.trainer.max_steps
         # Ended by Ctrl-C or SIGTERM, by a callback of the user's, or by its length.
         status = "finished" if whole else "interrupted" if stop.asked else "stopped"
@@ -238,6 +256,8 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
         terminated = isinstance(interruption(error), Terminated)
         code = TERMINATED if terminated else INTERRUPTED
     except BaseException:
+        if rank():
+            raise
         try:
             finish(cfg, run, folder, "failed")
         except Exception as second:
@@ -247,8 +267,9 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     finally:
         shown.close()
         stop.restore()
-    finish(cfg, run, folder, status)
-    if cfg.export.push_to_hub:
+    if rank() == 0:
+        finish(cfg, run, folder, status)
+    if cfg.export.push_to_hub and rank() == 0:
         push_models(cfg, folder, exported, status)
     return code
 

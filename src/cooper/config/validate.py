@@ -453,6 +453,49 @@ def sharing_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
     return rules
 
 
+def strategy_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
+    """What several processes ask of the rest."""
+    devices, nodes = cfg.trainer.devices, cfg.trainer.num_nodes
+    count = f"trainer.devices={devices}, trainer.num_nodes={nodes}"
+    rules = [(min(devices, nodes) >= 1, f"{count}: give 1 or more")]
+    if not is_target(cfg.strategy):
+        mend = "strategy=single has one device; choose ddp, zero1, zero2, zero3 or fsdp2"
+        return [*rules, (devices == nodes == 1, f"{count}: {mend}")]
+    shards = is_target(cfg.strategy, "ShardedStrategy") or cfg.strategy.get("stage") == 3
+    if "problems_per_step" in cfg.data:
+        problems, ranks = cfg.data.problems_per_step, devices * nodes
+        rules += [
+            (
+                problems % max(ranks, 1) == 0,
+                f"data.problems_per_step={problems}: each of {ranks} processes ({count}) draws for "
+                f"as many problems; give a multiple of {ranks}",
+            ),
+            (
+                not (cfg.model.shared and shards),
+                f"model=shared: strategy={strategy_name(cfg)} shards the weights, and one base "
+                "under two models cannot be; give strategy=ddp, zero1 or zero2, or model=separate",
+            ),
+        ]
+        decay = cfg.reward_objective.get("ema_decay", 0)
+        rules.append(
+            (
+                not decay or is_target(cfg.strategy, "DataParallelStrategy"),
+                f"reward_objective.ema_decay={decay}: the moving average needs the reward model's "
+                "whole float32 weights on every process; give strategy=ddp, or 0",
+            )
+        )
+    return rules
+
+
+def strategy_name(cfg: DictConfig) -> str:
+    """The option of the group that was chosen, for messages."""
+    if is_target(cfg.strategy, "ZeroStrategy"):
+        return f"zero{cfg.strategy.stage}"
+    return {"ShardedStrategy": "fsdp2", "DataParallelStrategy": "ddp"}.get(
+        str(cfg.strategy._target_).rpartition(".")[2], str(cfg.strategy._target_)
+    )
+
+
 def shared_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
     """What holds for every program that trains: (whether it does, what to say if not)."""
     texts = ("name", "ckpt_path", "paths.root", "paths.run_dir", "paths.cache_dir")
@@ -461,7 +504,7 @@ def shared_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
             Path(cfg.name).name == cfg.name and cfg.name != "..",
             f"name={cfg.name}: names a folder under paths.root; give a name without /",
         ),
-        (cfg.trainer.devices == 1, f"trainer.devices={cfg.trainer.devices}: one device for now"),
+        *strategy_rules(cfg),
         (
             cfg.trainer.precision in ("32-true", "32", "bf16-mixed"),
             f"trainer.precision={cfg.trainer.precision}: trained weights stay float32, since pure "

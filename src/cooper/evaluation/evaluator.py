@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from cooper.collectives import ranks, spread
 from cooper.data.prompts import PromptBuilder
 from cooper.evaluation.answers import Answerer, Answers
 from cooper.evaluation.scores import average_at_k, majority_at_k, pass_at_k
@@ -20,7 +21,7 @@ class Evaluator:
     """avg@k, pass@k, maj@k by sampling, and the greedy answer.
 
     The same seed draws the same noise at every evaluation, so that two evaluations differ by the
-    policy and not by luck.
+    policy and not by luck. Several processes answer a batch each at a time, as one would.
 
     Args:
         verifier: the evaluation's own.
@@ -97,16 +98,22 @@ class Evaluator:
     def _answers(
         self, prompts: PromptBuilder, problems: Sequence[Problem], title: str | None
     ) -> list[Answers]:
-        rng = generator(self.seed, "evaluation")
         answerer = Answerer(self.verifier, self.sampler, self.sampling, self.samples, self.greedy)
-        answers: list[Answers] = []
         bar = progress(title or "", len(problems), "problem", show=title is not None)
-        with bar as shown:
-            for start in range(0, len(problems), self.batch_size):
+
+        def answered(starts: Sequence[int]) -> list[list[Answers]]:
+            found = []
+            for start in starts:
                 batch = [prompts(p) for p in problems[start : start + self.batch_size]]
-                answers += answerer(batch, rng)
-                shown.advance(len(batch))
-        return answers
+                # Of the batch alone, whichever process answers it.
+                rng = generator(self.seed, f"evaluation {start}")
+                found.append(answerer(batch, rng))
+                shown.advance(len(batch) * ranks())
+            return found
+
+        with bar as shown:
+            batches = spread(range(0, len(problems), self.batch_size), answered)
+        return [answers for batch in batches for answers in batch]
 
     def _scores(self, prefix: str, answers: Sequence[Answers]) -> Metrics:
         n = len(answers)

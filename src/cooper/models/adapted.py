@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from cooper.models.adapters import Adapter, Weights
+from cooper.models.packing import can_pack
 
 
 class Adapted(nn.Module):
@@ -35,6 +36,10 @@ class Adapted(nn.Module):
             ModelError: the model does not take it.
         """
         self.weights = adapter.attach(self.model, seed)
+
+    def prepare(self) -> None:
+        """Find out what the model can do while its weights are whole: it is tried."""
+        can_pack(self.model)
 
     def merge(self) -> None:
         """Make what was trained part of the model's own weights."""

@@ -99,14 +99,16 @@ class LoraWeights(Weights):
         self.roles = roles
         self.role = role
         # By name: a shared base holds the other role's additions too.
-        self._trained = [
-            p for n, p in model.named_parameters() if p.requires_grad and f".{role}." in f"{n}."
+        self._names = [
+            n for n, p in model.named_parameters() if p.requires_grad and f".{role}." in f"{n}."
         ]
 
     @property
     def trained(self) -> list[nn.Parameter]:
         """The additions, and a classifier's score layer."""
-        return self._trained
+        # As they are now: a strategy may have put sharded ones in their place.
+        weights = dict(self.model.named_parameters())
+        return [weights[name] for name in self._names]
 
     def acting(self) -> AbstractContextManager[None]:
         """Compute with the additions."""

@@ -17,7 +17,13 @@ from cooper.models.adapted import Adapted
 from cooper.models.batching import cut_packed, cut_padded
 from cooper.models.loading import DType, check_vocabulary, load_causal_lm, load_tokenizer, pad_id
 from cooper.models.packing import Pack, can_pack, say_padded
-from cooper.models.token_scores import TokenScores, states_and_head, token_scores, vocabulary
+from cooper.models.token_scores import (
+    TokenScores,
+    has_plain_head,
+    states_and_head,
+    token_scores,
+    vocabulary,
+)
 from cooper.types import Rollouts
 
 
@@ -75,6 +81,11 @@ class Policy(Adapted):
         tokenizer = load_tokenizer(str(path), **source)
         check_vocabulary(model, tokenizer, str(path), "path")
         return cls(model, tokenizer, temperature)
+
+    def prepare(self) -> None:
+        """See the base class."""
+        super().prepare()
+        has_plain_head(self.model)
 
     def acting(self) -> AbstractContextManager[None]:
         """Compute as this policy; :meth:`forward` does so by itself, generation has to."""

@@ -263,19 +263,22 @@ class RewardModel(Adapted):
         known = [row if isinstance(row, Row) else Row(row) for row in rows]
         return known, RowBatch.of(self.model, known, pad_id(self.tokenizer))
 
-    def forward(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Logits of tokenised rows, with gradient: [N] float32."""
+    def forward(self, rows: Sequence[Sequence[int]], *, units: bool = False) -> Tensor:
+        """Logits of tokenised rows, with gradient: [N] float32.
+
+        Args:
+            rows: N.
+            units: instead those of what carries a label: a row each, or of all steps row by row.
+        """
         if not rows:
             return torch.zeros(0, device=self.model.device)
         with self.weights.acting():
-            return self.head(self.model, *self._laid_out(rows))
+            compute = self.head.units if units else self.head
+            return compute(self.model, *self._laid_out(rows))
 
     def units(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """Logits of what carries a label, with gradient: a row each, or of all steps row by row."""
-        if not rows:
-            return torch.zeros(0, device=self.model.device)
-        with self.weights.acting():
-            return self.head.units(self.model, *self._laid_out(rows))
+        return self(rows, units=True)
 
     def batches(
         self, rows: Sequence[Sequence[int]], batch_tokens: int | None = None

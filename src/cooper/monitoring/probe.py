@@ -12,9 +12,9 @@ from torch import Tensor
 from torchmetrics.functional import spearman_corrcoef
 
 from cooper.metrics import Metrics, agreement, probabilities
-from cooper.models.reward_model import RewardModel
 from cooper.reward_examples import Contrast
 from cooper.rng import generator, seed_of
+from cooper.scoring import Scorer
 from cooper.types import LabelledCompletion, Pairs, Problem
 
 
@@ -46,16 +46,16 @@ class Probe:
         if len(self.labels.unique()) < 2:
             self.items = []
 
-    def begin(self, scorer: RewardModel) -> None:
+    def begin(self, scorer: Scorer) -> None:
         """Score the sample as the start, unless a checkpoint brought the start's scores."""
         if self.items and self.begun is None:
             self.begun = probabilities(scorer, self.items)
 
-    def measure(self, scorer: RewardModel) -> Metrics:
+    def measure(self, scorer: Scorer) -> Metrics:
         """Figures of the reward model as it is now; of sets that are empty, none."""
         return {**self._on_heldout(scorer), **self._on_old_pairs(scorer)}
 
-    def _on_heldout(self, scorer: RewardModel) -> Metrics:
+    def _on_heldout(self, scorer: Scorer) -> Metrics:
         if not self.items or self.begun is None:
             return {}
         scores = probabilities(scorer, self.items)
@@ -68,7 +68,7 @@ class Probe:
             "reward_model/probe_correlation": float(spearman_corrcoef(scores, self.begun)),
         }
 
-    def _on_old_pairs(self, scorer: RewardModel) -> Metrics:
+    def _on_old_pairs(self, scorer: Scorer) -> Metrics:
         if not self.pairs:
             return {}
         pairs = [pair for _, pair in self.pairs]

@@ -92,6 +92,11 @@ class AssistantNegatives(NegativeGenerator):
         if self._assistant is None:
             self._take(start())
 
+    @property
+    def models(self) -> tuple[Policy, ...]:
+        """The assistant."""
+        return () if self._assistant is None else (self._assistant,)
+
     def _take(self, assistant: Policy) -> None:
         """Freeze the model and find out how long a prompt it can read.
 
@@ -107,6 +112,11 @@ class AssistantNegatives(NegativeGenerator):
             )
         self._assistant = assistant.requires_grad_(False).eval()
         self._prompts = PromptBuilder(assistant.tokenizer, instruction=None)
+
+    @property
+    def slow(self) -> bool:
+        """Yes."""
+        return True
 
     def generate(
         self, requests: Sequence[NegativeRequest], generator: torch.Generator

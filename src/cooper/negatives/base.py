@@ -19,6 +19,19 @@ class NegativeGenerator(ABC):
     verdicts, never at the evaluation's.
     """
 
+    @property
+    def slow(self) -> bool:
+        """Whether requests are worth being spread over processes: each one asks a model.
+
+        If not, every process answers all of them, from the same chance.
+        """
+        return False
+
+    @property
+    def models(self) -> tuple[Policy, ...]:
+        """What it computes with."""
+        return ()
+
     @abstractmethod
     def generate(
         self, requests: Sequence[NegativeRequest], generator: torch.Generator

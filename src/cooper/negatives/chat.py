@@ -70,6 +70,11 @@ class ChatNegatives(NegativeGenerator):
         """See :meth:`cooper.negatives.base.NegativeGenerator.begin`."""
         self._end = time.monotonic() + self.max_seconds
 
+    @property
+    def slow(self) -> bool:
+        """Yes."""
+        return True
+
     def generate(
         self, requests: Sequence[NegativeRequest], generator: torch.Generator
     ) -> list[Negative]:

@@ -63,6 +63,16 @@ class MixedNegatives(NegativeGenerator):
                         del waiting[row]
         return [negative for negative in negatives if negative is not None]
 
+    @property
+    def slow(self) -> bool:
+        """Whether a part is."""
+        return any(part.slow for part in self.generators.values())
+
+    @property
+    def models(self) -> tuple[Policy, ...]:
+        """Those of all parts."""
+        return tuple(model for part in self.generators.values() for model in part.models)
+
     def begin(self) -> None:
         """Tell every part."""
         for part in self.generators.values():

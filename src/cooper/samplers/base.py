@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cooper.models.policy import Policy
+from cooper.rng import forked
 from cooper.types import Prompt, Rollouts, SamplingParams
 
 OnGroup = Callable[[int, Sequence[str]], None]
@@ -46,6 +47,16 @@ class Sampler(ABC):
             on_group: called with (prompt index, its completions) as soon as a prompt's completions
                 are all there, so that their verification can start.
         """
+
+    def part(self, generator: torch.Generator, first: int, of: int) -> torch.Generator:
+        """A generator for one process's sequences among those of all.
+
+        Args:
+            generator: of the run, the same on every process; advanced alike.
+            first: how many sequences are in front of this process's.
+            of: all sequences.
+        """
+        return forked(generator, first)
 
     @abstractmethod
     def sync(self, policy: Policy, version: int) -> None:

@@ -52,6 +52,13 @@ class NativeSampler(Sampler):
         self._other: HFSampler | None = None
         self._fits: weakref.WeakKeyDictionary[nn.Module, bool] = weakref.WeakKeyDictionary()
 
+    def part(self, generator: torch.Generator, first: int, of: int) -> torch.Generator:
+        """See the base class; several processes draw what one would."""
+        own = generator.clone_state()
+        _seeds(first, own)
+        _seeds(of, generator)
+        return own
+
     def sync(self, policy: Policy, version: int) -> None:
         """Decode with the policy's own module: nothing to copy."""
         self._policy, self._version, self._other = policy, version, None
@@ -91,6 +98,11 @@ class NativeSampler(Sampler):
         )  # fmt: skip
 
 
+def _seeds(count: int, generator: torch.Generator) -> Tensor:
+    """[count] what each sequence draws by, one number of the generator each."""
+    return torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator)
+
+
 @torch.no_grad()
 def _sample(
     policy: Policy,
@@ -103,7 +115,7 @@ def _sample(
     version: int,
 ) -> Rollouts:
     count = len(prompts) * group_size
-    seeds = torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator)
+    seeds = _seeds(count, generator)
     with policy.acting(), evaluating(policy.model):
         decoding = _Decoding(policy, prompts, group_size, params, seeds, cache_tokens, on_group)
         while decoding.step():

@@ -1,0 +1,155 @@
+"""torch's fully sharded data parallelism, the second one (FSDP2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from cooper.collectives import rank, ranks
+from cooper.models.adapted import Adapted
+from cooper.strategies.ddp import ProcessesStrategy
+from cooper.strategies.engine import Engine, OptimizerState
+from cooper.strategies.zero import make_plain
+
+
+class ShardedEngine(Engine):
+    """A model of which each process holds a part of every weight."""
+
+    def backward(self, loss: Tensor) -> None:
+        """See the base class; torch takes means over processes, and this is a sum."""
+        super().backward(loss * ranks())
+
+    def clipped_norm(self, clip_norm: float) -> float:
+        """See the base class; the norm is over all parts."""
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, clip_norm)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """See the base class."""
+        parts = [m for m in self.model.modules() if isinstance(m, FSDPModule)]
+        for part in parts:
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in parts:
+                part.reshard()
+                part.set_reshard_after_forward(part is not self.model, recurse=False)
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """See the base class; torch would cut them again when they are asked for."""
+        found = self._full()
+        parameters = [(module, module._parameters) for module in self.model.modules()]
+        if rank() == 0:
+            make_plain(self.model, found)
+        try:
+            yield
+        finally:
+            for module, own in parameters:
+                module._parameters = own
+
+    @torch.no_grad()
+    def _full(self) -> dict[str, Tensor | None]:
+        """All weights, on the CPU of the first process."""
+        found: dict[str, Tensor | None] = {}
+        for name, weight in self.model.named_parameters(remove_duplicate=False):
+            whole = full(weight)
+            found[name] = whole.cpu() if rank() == 0 else None
+        return found
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """See the base class; what is loaded is cut on its way in."""
+
+        def cut(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+            for key, weight in module._parameters.items():
+                if isinstance(weight, DTensor) and f"{prefix}{key}" in state:
+                    state[f"{prefix}{key}"] = like(state[f"{prefix}{key}"], weight)
+
+        hooks = [m.register_load_state_dict_pre_hook(cut) for m in self.model.modules()]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def optimizer_state(self) -> OptimizerState:
+        """See the base class."""
+        state = super().optimizer_state()
+        return {
+            index: {name: full(value).cpu() for name, value in found.items()}
+            for index, found in state.items()
+        }
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        """See the base class."""
+        cut = {
+            index: {
+                name: like(value, self.trained[index]) if value.dim() else value
+                for name, value in found.items()
+            }
+            for index, found in state.items()
+        }
+        super().load_optimizer_state(cut)
+
+    def release(self) -> None:
+        """See the base class."""
+        found = self._full()
+        if rank() == 0:
+            make_plain(self.model, found)
+
+
+def full(value: Tensor) -> Tensor:
+    """All of a tensor of which there are parts; called by all processes."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def like(value: Tensor, weight: Tensor) -> Tensor:
+    """The part of a whole tensor that stands here of a weight."""
+    if not isinstance(weight, DTensor):
+        return value.to(weight.device)
+    return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
+
+
+class ShardedStrategy(ProcessesStrategy):
+    """``strategy=fsdp2``: each layer is a unit, and what is around them another."""
+
+    strategy_name = "cooper_fsdp2"
+    shards = True
+
+    def model_to_device(self) -> None:
+        """Shard each model; torch moves the parts. Optimizers are made after that."""
+        assert self.lightning_module is not None
+        mesh = init_device_mesh(self.root_device.type, (ranks(),))
+        for model in self.lightning_module.children():
+            if not isinstance(model, Adapted) or not any(True for _ in model.parameters()):
+                continue
+            model.prepare()
+            layers = set(model.model._no_split_modules or ())
+            for part in model.model.modules():
+                if type(part).__name__ in layers:
+                    fully_shard(part, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+            state: Any = cast(FSDPModule, model)._get_fsdp_state()
+            state._lazy_init()  # else the first layer that runs takes itself for the root
+        self.lightning_module.to(self.root_device)
+
+    def engine(
+        self, model: nn.Module, optimizer: Any, clip_norm: float, **lightning: Callable[..., Any]
+    ) -> Engine:
+        """See the base class."""
+        return ShardedEngine(model, optimizer, **lightning)
+
+    def frozen(self, model: nn.Module) -> Engine:
+        """See the base class."""
+        return ShardedEngine(model)
