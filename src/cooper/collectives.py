@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, TypeVar, overload
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _waited = 0.0
+_alone = False
 
 
 def ranks() -> int:
@@ -33,7 +35,18 @@ def rank() -> int:
 
 
 def _several() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return not _alone and dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process is the only one: for work that the others take no part in."""
+    global _alone
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def wait() -> None:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
@@ -22,6 +22,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from cooper.collectives import alone
 from cooper.errors import ConfigError
 
 _PARENT = "COOPER_PARENT"  # a pipe whose other end the starting process holds
@@ -29,7 +30,7 @@ _TOGETHER = 3.0  # seconds in which processes that fail alike do so
 _GRACE = 10.0  # seconds to end in, once another process has failed
 
 
-def environment() -> ClusterEnvironment | None:
+def started_by() -> ClusterEnvironment | None:
     """Who started this process as one of several; None: nobody."""
     for kind in (SLURMEnvironment, TorchElasticEnvironment):
         if kind.detect():
@@ -38,7 +39,12 @@ def environment() -> ClusterEnvironment | None:
 
 
 def run_in(
-    processes: int, nodes: int, timeout: float, command: Sequence[str], work: Callable[[], int]
+    processes: int,
+    nodes: int,
+    timeout: float,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    work: Callable[[], int],
 ) -> int:
     """Work in several processes: become one of them, or start them on this machine.
 
@@ -47,6 +53,7 @@ def run_in(
         nodes: machines.
         timeout: minutes that a process waits for the others.
         command: starts this program again.
+        environment: of what is started.
         work: what each process does.
 
     Returns:
@@ -55,14 +62,14 @@ def run_in(
     Raises:
         ConfigError: the processes that there are, are not those that are asked for.
     """
-    found = environment()
+    found = started_by()
     if found is None and nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={nodes}: processes on several machines are started from outside; "
             "run this command on each by torchrun, or by srun"
         )
     if found is None and processes > 1:
-        return start(processes, command)
+        return start(processes, command, environment)
     if found is None:
         os.environ.update(_variables(0, 1, free_port()))
         found = TorchElasticEnvironment()
@@ -72,7 +79,11 @@ def run_in(
             f" are asked for, and {found.world_size()} were started; let both agree"
         )
     _end_with_parent()
-    with group(found, timeout):
+    with group(found, timeout), contextlib.ExitStack() as stack:
+        if found.global_rank():
+            # The first one tells how it goes, for all.
+            nothing = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(nothing))
         return work()
 
 
@@ -118,7 +129,7 @@ def _variables(rank: int, processes: int, port: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def start(processes: int, command: Sequence[str]) -> int:
+def start(processes: int, command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Start the processes on this machine, and wait for all of them.
 
     The first one has the screen. If one fails the others are ended, and what it said is shown.
@@ -126,6 +137,7 @@ def start(processes: int, command: Sequence[str]) -> int:
     Args:
         processes: how many.
         command: of each.
+        environment: of each, to which its number is added.
 
     Returns:
         the exit code of the one that failed first, or 0.
@@ -140,11 +152,12 @@ def start(processes: int, command: Sequence[str]) -> int:
         try:
             for rank in range(processes):
                 beside = said[rank] if rank else None
+                own = {**_variables(rank, processes, port), _PARENT: str(ours)}
                 started.append(
                     subprocess.Popen(
                         command, stdout=beside, stderr=beside, pass_fds=[ours],
                         stdin=None if rank == 0 else subprocess.DEVNULL,
-                        env={**os.environ, **_variables(rank, processes, port), _PARENT: str(ours)},
+                        env={**environment, **own},
                     )
                 )  # fmt: skip
             os.close(ours)
@@ -239,7 +252,8 @@ def first_builds(name: str, build: Callable[[], Path]) -> Path:
     store = dist.distributed_c10d._get_default_store()
     key = f"cooper built {name}"
     if dist.get_rank() == 0:
-        found = build()
+        with alone():
+            found = build()
         store.set(key, str(found))
         return found
     while not store.check([key]):  # no time-out: a stage may take hours

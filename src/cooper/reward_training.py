@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cooper.annotation import agree
 from cooper.checks import at_least, at_most, one_of
-from cooper.collectives import own_batches
+from cooper.collectives import alone, own_batches, rank, spread
 from cooper.errors import DataError
 from cooper.fitting import StepBatches, fit_steps, placed
 from cooper.functional import binary_cross_entropy
@@ -28,7 +28,8 @@ from cooper.optim import OptimizerSettings
 from cooper.progress import Bar, progress
 from cooper.rng import seed_of
 from cooper.scoring import SpreadScorer
-from cooper.strategies.engines import make_engines
+from cooper.strategies.engine import Engine
+from cooper.strategies.engines import Engines, make_engines
 from cooper.types import LabelledCompletion
 from cooper.updates import ModelUpdater
 from cooper.verifiers.base import Verifier
@@ -198,6 +199,8 @@ class RewardTraining:
     ) -> dict[str, float]:
         """Train, measure on what was held out, save in Hugging Face form.
 
+        Several processes train together; the first one does the rest.
+
         Args:
             folder: where to.
             labelled: right and wrong completions.
@@ -212,7 +215,7 @@ class RewardTraining:
             merge: write a whole model; else LoRA's additions and the score layer alone.
 
         Returns:
-            the figures on what was held out, as ``quality.json`` has them.
+            the figures on what was held out, as ``quality.json`` has them; of the first process.
 
         Raises:
             DataError: the data do not fit the head or the settings.
@@ -227,11 +230,13 @@ class RewardTraining:
         with progress("reward model (BCE on labels)", module.steps, "step") as bar:
             watch = _Watch(apart, self, bar, log)
             fit_steps(module, StepBatches(batches, module.steps), [watch], trainer)
+        if rank():
+            return {}
         watch.restore(reward_model)
         if merge:
             reward_model.merge()
-        hardware = {k: v for k, v in trainer.items() if k != "logger"}
-        with placed(reward_model, hardware):
+        hardware = {key: trainer[key] for key in ("accelerator", "precision") if key in trainer}
+        with placed(reward_model, {**hardware, "devices": 1}), alone():
             measured = quality(reward_model, apart)
         measured["steps"] = float(watch.step)
         measured["kept_step"] = float(watch.best_step or watch.step)
@@ -258,6 +263,8 @@ class RewardModule(L.LightningModule):
         self.settings = settings
         self.steps = steps
         self.metrics: Metrics = {}  # of the last step
+        # In a Trainer the strategy's own takes its place.
+        self.engines = Engines({"reward_model": Engine(model)})
 
     def training_step(self, batch: Sequence[LabelledCompletion], batch_idx: int = 0) -> None:
         """One optimizer step."""
@@ -315,6 +322,10 @@ class RewardModule(L.LightningModule):
         """Make the model's engine, as the strategy has it."""
         self.engines = make_engines(self, {"reward_model": self.model})
 
+    def on_fit_end(self) -> None:
+        """Leave an ordinary model behind."""
+        self.engines["reward_model"].release()
+
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
@@ -355,7 +366,7 @@ class _Watch(L.Callback):
             metrics["reward_model/heldout_accuracy"] = measured["accuracy"]
             metrics["reward_model/heldout_auroc"] = measured["auroc"]
             self.note = f", held-out AUROC {measured['auroc']:.3f}"
-            self.compare(pl_module.model, measured["auroc"])
+            self.compare(pl_module, measured["auroc"])
             trainer.should_stop |= bool(self.settings.patience) and (
                 self.waited >= self.settings.patience
             )
@@ -365,12 +376,14 @@ class _Watch(L.Callback):
             logger.log_metrics(metrics, step=self.step)
         self.bar.advance(1, note=f"loss {metrics['reward_model/loss']:.3f}{self.note}")
 
-    def compare(self, model: RewardModel, auroc: float) -> None:
+    def compare(self, module: RewardModule, auroc: float) -> None:
         """Keep the weights if no earlier ones were better."""
         self.waited += 1
         if auroc > self.best_auroc:
             self.best_auroc, self.best_step, self.waited = auroc, self.step, 0
-            self.best = {n: p.detach().cpu().clone() for n, p in _trained(model)}
+            with module.engines.written(module.model):
+                if rank() == 0:
+                    self.best = {n: p.detach().cpu().clone() for n, p in _trained(module.model)}
 
     @torch.no_grad()
     def restore(self, model: RewardModel) -> None:
@@ -444,18 +457,20 @@ class _Batches:
             reference = others[rng.randrange(len(others))]
             if reference != item.reference:
                 swapped.append(replace(item, reference=reference, label=False))
-        if self.rule is None or not swapped:
+        if self.rule is None:
             return []
-        questions, references, completions = _columns(swapped)
+        # Each process asks for a part: a time-out in one alone must not give it another batch.
+        return [i for i, wrong in zip(swapped, spread(swapped, self._wrong), strict=True) if wrong]
+
+    def _wrong(self, items: Sequence[LabelledCompletion]) -> list[bool]:
+        """Whether rule and judge label each as wrong."""
+        questions, references, completions = _columns(items)
+        assert self.rule is not None
         by_rule = self.rule.verify(completions, references, questions)
         if self.judge is None:
-            return [i for i, verdict in zip(swapped, by_rule, strict=True) if verdict.incorrect]
+            return [verdict.incorrect for verdict in by_rule]
         by_judge = self.judge.verify(completions, references, questions)
-        return [
-            item
-            for item, one, other in zip(swapped, by_rule, by_judge, strict=True)
-            if agree(one, other) is False
-        ]
+        return [agree(*both) is False for both in zip(by_rule, by_judge, strict=True)]
 
 
 def _columns(items: Sequence[LabelledCompletion]) -> tuple[list[str], list[str], list[str]]:

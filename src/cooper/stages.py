@@ -26,8 +26,8 @@ _DEAD_SECONDS = 3600.0
 # What the stages are made of. A changed line there may change what a stage gives.
 _SOURCES = (
     "annotation/hybrid.py", "data", "fitting.py", "functional", "models", "optim.py",
-    "reward_training.py", "rng.py", "samplers", "steps.py", "updates.py", "verifiers",
-    "warm_start.py",
+    "reward_training.py", "rng.py", "samplers", "steps.py", "strategies/engine.py", "updates.py",
+    "verifiers", "warm_start.py",
 )  # fmt: skip
 
 

@@ -22,7 +22,9 @@ SETTINGS = (
     "warm_start.batch_size=64", "warm_start.optimizer.lr=6e-3", "annotation.num_problems=64",
     "reward_training.steps=20", "algorithm.kl_coef=0.1", "algorithm.micro_batch_tokens=96",
     "reward_objective.micro_batch_tokens=160", "policy_optimizer.clip_norm=0.5",
-    "reward_model_optimizer.clip_norm=0.5", "trainer.accelerator=cpu",
+    "reward_model_optimizer.clip_norm=0.5", "policy_optimizer.lr=5e-4",
+    "reward_model_optimizer.lr=1e-3", "policy_optimizer.warmup_steps=2",
+    "reward_model_optimizer.warmup_steps=2", "trainer.accelerator=cpu",
     "checkpoints.every=2", "checkpoints.keep_last=0", "trainer.max_steps=8",
 )  # fmt: skip
 # Models this small would otherwise stay whole under ZeRO-3, and hide its faults.
@@ -92,7 +94,7 @@ def test_two_processes_learn_as_one_and_go_on_to_the_bit(place: Path, strategy: 
         start = weights(place / "single" / "checkpoints" / "000002", name)
         moved = max(float((expected[k] - start[k]).abs().max()) for k in expected)
         apart = max(float((expected[k] - got[k]).abs().max()) for k in expected)
-        assert apart < 5e-5 < moved / 4
+        assert apart < 5e-5 < moved / 20
     if strategy not in ("ddp", "zero2", "zero3", "fsdp2"):
         return
     again = f"paths.run_dir={strategy}_again"

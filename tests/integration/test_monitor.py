@@ -112,7 +112,7 @@ def test_the_curve_is_the_same_without_it(cli, tmp_path, reward):
         torch.load(tmp_path / r / "checkpoints/000006/trainer.pt", weights_only=True)
         for r in ("on", "off")
     ]
-    drawn = [state["global_generators"]["cpu"] for state in states]
+    drawn = [state["global_generators"][0]["cpu"] for state in states]
     assert torch.equal(*drawn)  # dropout would draw from it
     for model in ("policy", "reward_model"):
         if reward != "rule":

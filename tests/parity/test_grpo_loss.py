@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cooper.models import Policy, RewardModel
 from cooper.module import CooperModule
 from cooper.objectives import FixedLogprobs
+from cooper.strategies.engine import Engine
 from cooper.types import Rollouts
 from cooper.updates import Totals
 
@@ -143,7 +144,7 @@ def test_minibatches_split_the_rollouts_and_weigh_each_by_itself(
 
     def step(name: str, shares: Any) -> Any:
         losses.append(sum(share.item() for share in shares))
-        return module.updaters[name].step([], lambda _: None, _Nothing(), _Nothing())
+        return module.updaters[name].step([], _Nothing(module.policy), _Schedule())
 
     monkeypatch.setattr(module, "policy_losses", spy)
     monkeypatch.setattr(module, "step_model", step)
@@ -164,12 +165,17 @@ def test_minibatches_split_the_rollouts_and_weigh_each_by_itself(
             assert loss == pytest.approx(float(-surrogate.mean()), abs=1e-5)
 
 
-class _Nothing:
-    """An optimizer and a schedule that do nothing."""
-
-    def step(self) -> None: ...
+class _Nothing(Engine):
+    """Takes no step."""
 
     def zero_grad(self) -> None: ...
+
+    def step(self, clip_norm: float, finite: bool) -> tuple[float, bool]:
+        return 0.0, True
+
+
+class _Schedule:
+    def step(self) -> None: ...
 
     def get_last_lr(self) -> list[float]:
         return [0.0]
@@ -193,7 +199,7 @@ def test_old_logprobs_are_recomputed_when_the_drawn_ones_are_of_another_distribu
 
     def step(name: str, shares: Any) -> Any:
         losses.append(sum(share.item() for share in shares))
-        return module.updaters[name].step([], lambda _: None, _Nothing(), _Nothing())
+        return module.updaters[name].step([], _Nothing(module.policy), _Schedule())
 
     monkeypatch.setattr(module, "step_model", step)
     module.update_policy(ragged, module.fixed_logprobs(ragged), spread(ragged))

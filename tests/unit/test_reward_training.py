@@ -19,6 +19,7 @@ from cooper.models.reward_model import RECORD
 from cooper.optim import OptimizerSettings
 from cooper.progress import set_quiet
 from cooper.reward_training import RewardModule, RewardTraining, _Batches
+from cooper.scoring import SpreadScorer
 from cooper.types import LabelledCompletion
 from cooper.verifiers import ExactVerifier, NumericVerifier
 
@@ -219,8 +220,9 @@ def test_early_stopping_keeps_the_best_weights(
     after: list[torch.Tensor] = []
     aurocs = iter([0.6, 0.8, 0.7, 0.8, 0.9, 0.9])
 
-    def measured(model: RewardModel, items: Any) -> dict[str, float]:
-        after.append(model.model.score.weight.detach().clone())
+    def measured(asked: Any, items: Any) -> dict[str, float]:
+        scorer = asked.model if isinstance(asked, SpreadScorer) else asked
+        after.append(scorer.model.score.weight.detach().clone())
         return {"accuracy": 0.5, "auroc": next(aurocs), "examples": 1.0}
 
     monkeypatch.setattr("cooper.reward_training.quality", measured)

@@ -14,6 +14,12 @@ from typing import Any
 from cooper.errors import CooperError, Terminated
 
 FULL = "HYDRA_FULL_ERROR"
+_asked_by_us = False
+
+
+def users_environment() -> dict[str, str]:
+    """The environment without what was set here."""
+    return {k: v for k, v in os.environ.items() if not (_asked_by_us and k == FULL)}
 
 
 _NO_KEY = re.compile(r"Could not override '([^']*)'")
@@ -98,7 +104,8 @@ def _told(program: str, main: Callable[[], int | None], config_name: str) -> int
     if os.environ.get(FULL) == "1":
         return main() or 0
     # Hydra prints its own multi-line form and exits, unless it is asked to raise.
-    os.environ[FULL] = "1"
+    global _asked_by_us
+    os.environ[FULL], _asked_by_us = "1", True
     try:
         return main() or 0
     except (CooperError, HydraException, OmegaConfBaseException) as error:
@@ -127,3 +134,4 @@ def _told(program: str, main: Callable[[], int | None], config_name: str) -> int
         return 130
     finally:
         os.environ.pop(FULL, None)
+        _asked_by_us = False

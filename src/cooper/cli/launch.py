@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from cooper.cli.errors import guarded
+from cooper.cli.errors import guarded, users_environment
 
 _running = "train"
 
@@ -15,6 +15,14 @@ _running = "train"
 def module() -> str:
     """The module of the program that runs: a sweep starts it once for each job."""
     return f"cooper.cli.{_running}"
+
+
+def environment() -> dict[str, str]:
+    """Of the processes that the program starts: a user's own parts are found there as here."""
+    return {
+        **users_environment(),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
 
 
 def launch(program: str, config_name: str, job: Callable[[], Callable[[Any], int]]) -> None:
@@ -41,11 +49,11 @@ def _in_processes(cfg: Any, run: Callable[[Any], int]) -> int:
         return run(cfg)
     from cooper.processes import run_in
 
-    # What Python needs to find a user's own parts, as this process does.
-    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     command = [sys.executable, "-m", module(), *sys.argv[1:]]
     trainer, timeout = cfg.trainer, cfg.strategy.get("timeout", 30.0)
-    return run_in(trainer.devices, trainer.num_nodes, timeout, command, lambda: run(cfg))
+    return run_in(
+        trainer.devices, trainer.num_nodes, timeout, command, environment(), lambda: run(cfg)
+    )
 
 
 def _compose_and_run(config_name: str, job: Callable[[], Callable[[Any], int]]) -> int:

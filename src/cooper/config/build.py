@@ -649,9 +649,9 @@ def check_trainer(cfg: DictConfig, callbacks: list[L.Callback]) -> None:
         raise
     except Exception as error:
         raise ConfigError(
-            f"trainer.accelerator={cfg.trainer.accelerator}, trainer.devices={cfg.trainer.devices}: "
-            f"{one_line(error).rstrip('.!')}; give "
-            "cpu, or auto for what this machine has"
+            f"trainer.accelerator={cfg.trainer.accelerator}, trainer.devices="
+            f"{cfg.trainer.devices}: {one_line(error).rstrip('.!')}; give cpu, or auto for what "
+            "this machine has"
         ) from error
     try:
         L.Trainer(callbacks=callbacks, **trainer_settings(cfg), **QUIET)

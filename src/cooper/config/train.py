@@ -69,9 +69,8 @@ def train(cfg: DictConfig) -> int:
         run = RunBuilder(cfg, closing, int(resume.name) if resume else 0).build()
         closing.enter_context(folder.claimed())
         open_folder(cfg, folder, resume)
-        if run.data:
-            if rank() == 0:
-                write_atomically(folder.data, json.dumps(run.data, indent=1).encode())
+        if run.data and rank() == 0:
+            write_atomically(folder.data, json.dumps(run.data, indent=1).encode())
         # Everything of ours draws from named generators; of the rest each process draws its own.
         seed_globals(cfg.seed, f"global {rank()}" if rank() else "global")
         return fit(cfg, run, folder, resume)
@@ -85,9 +84,14 @@ def chosen_by_first(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
         from_first((folder.path, resume))
         return folder, resume
     path, resume = from_first((Path(), None))
+    return beside(cfg, path), resume
+
+
+def beside(cfg: DictConfig, path: Path) -> RunFolder:
+    """The folder that the first process has chosen, for one of the others."""
     with open_dict(cfg):
         cfg.paths.run_dir = str(path)
-    return FolderBeside(path), resume
+    return FolderBeside(path)
 
 
 def choose_folder(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
@@ -162,7 +166,7 @@ def changed_settings(folder: RunFolder, cfg: DictConfig) -> list[str]:
 
 def settle(cfg: DictConfig) -> None:
     """Put the process in order: threads, and what others print."""
-    set_quiet(cfg.quiet)
+    set_quiet(cfg.quiet or rank() > 0)
     if cfg.quiet:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
     if cfg.trainer.threads:

@@ -15,14 +15,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cooper.annotation import LABELLED
 from cooper.checkpoints import appearing
+from cooper.collectives import from_first, rank
 from cooper.config.build import (
     RunBuilder,
     build_loggers,
     check_trainer,
     instantiate,
+    strategy_settings,
     trainer_settings,
 )
-from cooper.config.train import settle
+from cooper.config.train import beside, settle
 from cooper.config.validate import (
     check_parts,
     check_writable,
@@ -70,7 +72,8 @@ def train_reward(cfg: DictConfig) -> int:
         CooperError: something that the user can mend.
     """
     check(cfg)
-    folder = new_folder(cfg)
+    path = from_first(new_folder(cfg).path if rank() == 0 else Path())
+    folder = beside(cfg, path) if rank() else RunFolder(path)
     settle(cfg)
     with contextlib.ExitStack() as closing:
         parts = build(cfg, closing)
@@ -79,6 +82,9 @@ def train_reward(cfg: DictConfig) -> int:
         folder.describe(OmegaConf.to_yaml(cfg, resolve=True), environment(), 0)
         for note in parts.notes:
             print(note, flush=True)
+        if rank():
+            fit(cfg, parts, folder)
+            return 0
         rows = (json.dumps(to_row(item), ensure_ascii=False) + "\n" for item in parts.heldout)
         write_atomically(folder.path / HELDOUT, "".join(rows).encode("utf-8", "surrogatepass"))
         status, measured = "failed", {}
@@ -360,7 +366,9 @@ def fit(cfg: DictConfig, parts: Parts, folder: RunFolder) -> dict[str, float]:
 
     seed_globals(cfg.seed, "reward_model")
     mend = "make room or give the folder back, and run the training again"
-    with appearing(folder.path / EXPORT, mend=mend) as part:
+    # Of the first process alone.
+    export = contextlib.nullcontext(Path())
+    with export if rank() else appearing(folder.path / EXPORT, mend=mend) as part:
         return parts.training.run(
             part,
             labelled=parts.items,
@@ -368,7 +376,7 @@ def fit(cfg: DictConfig, parts: Parts, folder: RunFolder) -> dict[str, float]:
             rule=parts.rule,
             judge=parts.judge,
             seed=cfg.seed,
-            trainer={**trainer_settings(cfg), "logger": parts.loggers or False},
+            trainer={**strategy_settings(cfg), "logger": parts.loggers or False},
             heldout=parts.heldout,
             adapter=parts.adapter,
             log=log,

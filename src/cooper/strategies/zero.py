@@ -115,7 +115,9 @@ class ZeroEngine(Engine):
         if not steps:
             return state
         for index, weight in enumerate(self._weights):
-            found = {name: safe_get_full_optimizer_state(weight, name) for name in _MOMENTS}
+            found: dict[str, Any] = {
+                name: safe_get_full_optimizer_state(weight, name) for name in _MOMENTS
+            }
             if weight.dtype != torch.float32:
                 found[MASTER] = safe_get_full_fp32_param(weight)
             if rank() == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -48,10 +47,7 @@ class ProcessLauncher(Launcher):
             command = [sys.executable, "-m", launch.module(), *overrides]
             if not any(o.startswith("paths.run_dir=") for o in overrides):
                 command.append(f"paths.run_dir={_quoted(str(folder))}")
-            # Hydra's switch is on in this process for our own error handling only.
-            environment = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"}
-            environment["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-            code = _wait(subprocess.Popen([*command, *_config_flags()], env=environment))
+            code = _wait(subprocess.Popen([*command, *_config_flags()], env=launch.environment()))
             if code in (130, 143):
                 raise Terminated if code == 143 else KeyboardInterrupt
             if code:
