@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -240,6 +241,9 @@ def _end_with_parent() -> None:
 # ---------------------------------------------------------------------- before the run
 
 
+_builds = itertools.count()
+
+
 def first_builds(name: str, build: Callable[[], Path]) -> Path:
     """Let the first process build something in a folder; the others wait, however long.
 
@@ -250,7 +254,7 @@ def first_builds(name: str, build: Callable[[], Path]) -> Path:
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return build()
     store = dist.distributed_c10d._get_default_store()
-    key = f"cooper built {name}"
+    key = f"cooper built {next(_builds)} {name}"
     if dist.get_rank() == 0:
         with alone():
             found = build()

@@ -175,7 +175,7 @@ def settle(cfg: DictConfig) -> None:
 
 
 def quieten() -> None:
-    """Silence what Lightning and transformers say to people who call them themselves."""
+    """Silence what others say to people who call them themselves."""
     import logging
 
     import transformers
@@ -186,6 +186,8 @@ def quieten() -> None:
     if not monitoring.handlers:
         # The display shows alarms; a log that the user has set up gets them besides.
         monitoring.addHandler(logging.NullHandler())
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # which DeepSpeed would find, and warn of
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     for message in (

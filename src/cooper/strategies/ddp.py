@@ -63,8 +63,8 @@ class ProcessesStrategy(DDPStrategy):
 
     shards = False  # whether a process holds a part of the weights only
 
-    def __init__(self, timeout: float = 30.0, **options: Any) -> None:
-        super().__init__(timeout=timedelta(minutes=timeout), **options)
+    def __init__(self, timeout: float = 30.0) -> None:
+        super().__init__(timeout=timedelta(minutes=timeout))
 
     def configure_ddp(self) -> None:
         """Lightning would wrap the module."""

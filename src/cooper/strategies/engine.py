@@ -36,7 +36,7 @@ class Engine:
     @property
     def trained(self) -> list[nn.Parameter]:
         """What the optimizer moves, in its order."""
-        return [p for group in self.optimizer.param_groups for p in group["params"]]
+        return weights_of(self.optimizer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Compute with gradient. All processes do so as often, and each time go backward."""
@@ -107,6 +107,11 @@ class Engine:
         settings = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": settings})
         take_masters(self.trained, state)
+
+
+def weights_of(optimizer: Any) -> list[nn.Parameter]:
+    """All that an optimizer moves, in its order."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 MASTER = "master"  # float32 weights beside the 16-bit ones that a model computes with

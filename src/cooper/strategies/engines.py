@@ -60,7 +60,8 @@ def make_engines(
         module: in a Trainer, its optimizers made, one for each trained model in their order, and
             ``updaters`` with their clips.
         trained: models by name.
-        frozen: models that are only computed with.
+        frozen: models that are only computed with; one that has no weights of its own, like the
+            reference of a LoRA policy, needs no engine.
 
     Raises:
         TypeError: the strategy is one that wraps the module or shards it by itself.
@@ -79,7 +80,8 @@ def make_engines(
             made[name] = strategy.engine(model, raw, clip_norm, **lightning)
         else:
             made[name] = Engine(model, raw, **lightning)
-    others = [strategy.frozen(m) if hasattr(strategy, "frozen") else Engine(m) for m in frozen]
+    own = [m for m in frozen if any(True for _ in m.parameters())]
+    others = [strategy.frozen(m) if hasattr(strategy, "frozen") else Engine(m) for m in own]
     return Engines(made, others)
 
 

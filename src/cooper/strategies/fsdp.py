@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -20,7 +21,24 @@ from cooper.strategies.zero import make_plain
 
 
 class ShardedEngine(Engine):
-    """A model of which each process holds a part of every weight."""
+    """A model of which each process holds a part of every weight.
+
+    Args:
+        model: sharded.
+        optimizer: of its trained weights; None: it is frozen.
+        before: the model's modules as they were.
+        lightning: ``backward`` and ``apply`` of :class:`Engine`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        before: Sequence[Before],
+        **lightning: Callable[..., Any],
+    ) -> None:
+        super().__init__(model, optimizer, **lightning)
+        self.before = before
 
     def backward(self, loss: Tensor) -> None:
         """See the base class; torch takes means over processes, and this is a sum."""
@@ -105,8 +123,32 @@ class ShardedEngine(Engine):
     def release(self) -> None:
         """See the base class."""
         found = self._full()
+        for module in self.before:
+            module.restore()
         if rank() == 0:
             make_plain(self.model, found)
+
+
+class Before:
+    """A module's class and hooks, for when torch has put its own in their place.
+
+    Args:
+        module: not sharded yet.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.kind = module, type(module)
+        self.hooks = {k: v.copy() for k, v in vars(module).items() if _HOOKS.search(k)}
+
+    def restore(self) -> None:
+        """Put them back."""
+        self.module.__class__ = self.kind
+        for key in [key for key in vars(self.module) if key.startswith("__composable")]:
+            delattr(self.module, key)
+        vars(self.module).update(self.hooks)
+
+
+_HOOKS = re.compile("_hooks(_|$)")
 
 
 def full(value: Tensor) -> Tensor:
@@ -126,15 +168,18 @@ class ShardedStrategy(ProcessesStrategy):
 
     strategy_name = "cooper_fsdp2"
     shards = True
+    _before: dict[nn.Module, list[Before]]
 
     def model_to_device(self) -> None:
         """Shard each model; torch moves the parts. Optimizers are made after that."""
         assert self.lightning_module is not None
         mesh = init_device_mesh(self.root_device.type, (ranks(),))
+        self._before = {}
         for model in self.lightning_module.children():
             if not isinstance(model, Adapted) or not any(True for _ in model.parameters()):
                 continue
             model.prepare()
+            self._before[model] = [Before(module) for module in model.modules()]
             layers = set(model.model._no_split_modules or ())
             for part in model.model.modules():
                 if type(part).__name__ in layers:
@@ -148,8 +193,8 @@ class ShardedStrategy(ProcessesStrategy):
         self, model: nn.Module, optimizer: Any, clip_norm: float, **lightning: Callable[..., Any]
     ) -> Engine:
         """See the base class."""
-        return ShardedEngine(model, optimizer, **lightning)
+        return ShardedEngine(model, optimizer, self._before[model], **lightning)
 
     def frozen(self, model: nn.Module) -> Engine:
         """See the base class."""
-        return ShardedEngine(model)
+        return ShardedEngine(model, None, self._before[model])

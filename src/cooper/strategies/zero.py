@@ -17,7 +17,7 @@ from cooper.collectives import rank, ranks
 from cooper.errors import ConfigError
 from cooper.models.adapted import Adapted
 from cooper.strategies.ddp import ProcessesStrategy
-from cooper.strategies.engine import MASTER, Engine, OptimizerState
+from cooper.strategies.engine import MASTER, Engine, OptimizerState, weights_of
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -28,6 +28,7 @@ class ZeroEngine(Engine):
     Args:
         model: that DeepSpeed computes with.
         optimizer: of torch's; None: the model is frozen, and its weights are sharded.
+        weights: that the optimizer was made for: DeepSpeed has put flat parts in their place.
         engine: DeepSpeed's, over both.
         stage: 1, 2 or 3.
         apply: steps through Lightning, which counts.
@@ -37,14 +38,14 @@ class ZeroEngine(Engine):
         self,
         model: nn.Module,
         optimizer: Any,
+        weights: list[nn.Parameter],
         engine: Any,
         stage: int,
         apply: Callable[[], Any] | None = None,
     ) -> None:
         super().__init__(model, optimizer, apply=apply)
         self.deepspeed, self.stage = engine, stage
-        # Named while the optimizer still has them: DeepSpeed puts flat parts in their place.
-        self._weights = [p for p in model.parameters() if p.requires_grad]
+        self._weights = weights
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -239,9 +240,8 @@ class ZeroStrategy(ProcessesStrategy):
         offload: bool = False,
         zero_optimization: Mapping[str, Any] | None = None,
         timeout: float = 30.0,
-        **options: Any,
     ) -> None:
-        super().__init__(timeout, **options)
+        super().__init__(timeout)
         if stage not in (1, 2, 3):
             raise ValueError(f"strategy.stage={stage}: give 1, 2 or 3")
         if importlib.util.find_spec("deepspeed") is None:
@@ -275,7 +275,8 @@ class ZeroStrategy(ProcessesStrategy):
         self, model: nn.Module, optimizer: Any, clip_norm: float, **lightning: Callable[..., Any]
     ) -> Engine:
         """See the base class."""
-        trained = [p for p in model.parameters() if p.requires_grad]
+        # Not all that need a gradient: a shared base holds another model's additions too.
+        trained = weights_of(optimizer)
         held = self._initialised(
             model,
             {"gradient_clipping": clip_norm, **self._zero(self.offload)},
@@ -283,14 +284,14 @@ class ZeroStrategy(ProcessesStrategy):
             model_parameters=trained,
         )
         self._engines[id(optimizer)] = held
-        return ZeroEngine(model, optimizer, held, self.stage, lightning.get("apply"))
+        return ZeroEngine(model, optimizer, trained, held, self.stage, lightning.get("apply"))
 
     def frozen(self, model: nn.Module) -> Engine:
         """See the base class; only stage 3 shards what is not trained."""
         if self.stage < 3:
             model.to(self.root_device)
             return Engine(model)
-        return ZeroEngine(model, None, self._initialised(model, self._zero(False)), 3)
+        return ZeroEngine(model, None, [], self._initialised(model, self._zero(False)), 3)
 
     def optimizer_step(
         self, optimizer: Any, closure: Callable[[], Any], model: Any = None, **kwargs: Any
