@@ -28,7 +28,7 @@ from cooper.errors import ConfigError
 
 _PARENT = "COOPER_PARENT"  # a pipe whose other end the starting process holds
 _TOGETHER = 3.0  # seconds in which processes that fail alike do so
-_GRACE = 10.0  # seconds to end in, once another process has failed
+_TOLD = (2, 130, 143)  # exit codes that come with a line of ours
 
 
 def started_by() -> ClusterEnvironment | None:
@@ -202,27 +202,21 @@ def _wait(started: Sequence[subprocess.Popen[bytes]], said: Sequence[IO[bytes]])
         if all(code == 0 for code in codes):
             return 0
         time.sleep(0.05)
-    # The same mistake in a setting ends all of them, within moments, and the first one tells it.
-    _until_ended(started[:1], _TOGETHER)
-    code = started[failed[0]].returncode
-    if started[0].returncode != code:
-        said[failed[0]].seek(0)
-        text = said[failed[0]].read().decode(errors="replace").strip()
-        print(f"process {failed[0]} of {len(started)}: {text}", file=sys.stderr, flush=True)
-        if code < 0:
-            name = signal.Signals(-code).name
-            print(f"process {failed[0]} of {len(started)}: killed by {name}", file=sys.stderr)
-    for process in started:
-        if process.poll() is None:
-            process.terminate()
-    _until_ended(started, _GRACE)
+    first = failed[0]
+    code = started[first].returncode
+    if code in _TOLD:
+        # A mistake in a setting ends all of them, and so does a signal; the first one tells it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            started[0].wait(_TOGETHER)
+    who = f"process {first} of {len(started)}"
+    if first > 0 and not (code in _TOLD and started[0].returncode == code):
+        said[first].seek(0)
+        text = said[first].read().decode(errors="replace").strip()
+        print(f"{who}: {text}" if text else f"{who} failed", file=sys.stderr, flush=True)
+    if code < 0:
+        print(f"{who}: killed by {signal.Signals(-code).name}", file=sys.stderr, flush=True)
+    # The others wait for it, and cannot go on: what they would say is no more than that.
     return code if code > 0 else 128 - code
-
-
-def _until_ended(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while any(p.poll() is None for p in processes) and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def _end_with_parent() -> None:

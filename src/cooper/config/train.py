@@ -273,9 +273,10 @@ def fit(cfg: DictConfig, run: Run, folder: RunFolder, resume: Path | None) -> in
     finally:
         shown.close()
         stop.restore()
-    if rank() == 0:
-        finish(cfg, run, folder, status)
-    if cfg.export.push_to_hub and rank() == 0:
+    if rank():
+        return 0  # how it ended is told by the first, which is not at its end yet
+    finish(cfg, run, folder, status)
+    if cfg.export.push_to_hub:
         push_models(cfg, folder, exported, status)
     return code
 
