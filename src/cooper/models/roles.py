@@ -59,23 +59,21 @@ class Roles:
 
         Args:
             role: name of an adapter that :meth:`mixes`.
-            rows: [B] bool: which rows compute with the additions.
+            rows: [B] bool: which rows of [B, T, H] compute with the additions.
         """
-
-        def keep(_layer: nn.Module, _given: object, added: Tensor) -> Tensor:
-            return added * rows.view(-1, *[1] * (added.ndim - 1))
-
-        hooks = [
-            layer.lora_B[role].register_forward_hook(keep)
-            for layer in self.layers
-            if role in layer.lora_B
-        ]
+        # What the additions are multiplied by anyway becomes a number a row: no product is added.
+        scales = [(layer.scaling, layer.scaling.get(role)) for layer in self.layers]
+        scaled = {scale: rows[:, None, None] * scale for _, scale in scales if scale is not None}
         try:
+            for scaling, scale in scales:
+                if scale is not None:
+                    scaling[role] = scaled[scale]
             with self.acting(role):
                 yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for scaling, scale in scales:
+                if scale is not None:
+                    scaling[role] = scale
 
     def _set(self, role: str | None) -> None:
         if role == self.current and role is not None:

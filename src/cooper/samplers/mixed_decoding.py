@@ -22,7 +22,8 @@ from cooper.samplers.guests import Guest, Guests
 from cooper.tracing import span
 from cooper.types import Prompt, SamplingParams
 
-EVERY = 8  # tokens from one time that guests come in to the next
+EVERY = 8  # tokens from one time that guests are asked for to the next
+TAIL = 0.25  # of the policy's sequences are left when guests come in: more are a full batch
 
 
 class MixedDecoding(Decoding):
@@ -84,9 +85,10 @@ class MixedDecoding(Decoding):
 
     def _let_in(self) -> None:
         """Compute the prompts of as many guests as there is room for, behind the policy's own."""
-        if self.waiting or not self.coming:
+        used = len(self.sequence)
+        if self.waiting or used - self.beside > TAIL * self.count or not self.coming:
             return
-        used, tokens, entering = len(self.sequence), self.cache.view.tokens, []
+        tokens, entering = self.cache.view.tokens, []
         while self.coming:
             needed = max(tokens, len(self.coming[0].prompt) + self.limit)
             count = used + len(entering) + 1
@@ -98,10 +100,11 @@ class MixedDecoding(Decoding):
             return
         count = used + len(entering)
         if tokens > self.cache.view.tokens or count > self.slots:
-            # A little longer than needed, for the next ones, where there is room for it.
+            # A little longer than needed, for the next ones, where there is room for it. As many
+            # slots as are needed now: the next ones take those of the sequences that end meanwhile.
             tokens = max(tokens, min(tokens + tokens // 4, self.cache_tokens // count))
-            self.slots = max(count, min(self.slots, self.cache_tokens // tokens))
-            self.cache.resize(self.slots, tokens, used)
+            self.slots = count
+            self.cache.resize(self.slots, tokens, self.position)
         with span("join", count=len(entering)), self._as_start():
             self.beside += len(entering)
             first = self._add(entering)

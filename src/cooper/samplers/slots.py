@@ -54,7 +54,7 @@ class _Layer(CacheLayerMixin):
             states[targets, :, :longest] = states[sources, :, :longest]
 
     def resize(self, used: int, longest: int) -> None:
-        """Make the room that the view says; so many slots and tokens of the old one stay."""
+        """Make the room that the view says; of the old one so many slots and tokens stay."""
         for name, states in zip(("keys", "values"), self._whole(), strict=True):
             shape = (self.view.slots, states.shape[1], self.view.tokens, states.shape[3])
             new = torch.zeros(shape, dtype=states.dtype, device=states.device)
@@ -116,19 +116,19 @@ class SlotCache(Cache):
         self.view.places, self.view.positions = None, positions
         self.view.longest = int(positions.max()) + 1
 
-    def resize(self, slots: int, tokens: int, used: int) -> None:
+    def resize(self, slots: int, tokens: int, written: Tensor) -> None:
         """Make room for other sequences.
 
         Args:
-            slots: sequences at once, `used` or more.
+            slots: sequences at once, as many as stay or more.
             tokens: longest sequence, no shorter than before.
-            used: sequences that stay, in the first slots.
+            written: [n] tokens of the sequences that stay, in the first slots.
         """
-        longest = self.view.tokens if used else 0
+        longest = int(written.max()) if len(written) else 0
         self.view.slots, self.view.tokens = slots, tokens
         for layer in self.of_layer:
             if layer.is_initialized:
-                layer.resize(used, longest)
+                layer.resize(len(written), longest)
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Take sequences to other slots."""
