@@ -56,7 +56,9 @@ class Decoding:
         # By sequence:
         self.seeds = seeds.to(device)
         self.prompt_lengths = torch.tensor(
-            [len(prompt.ids) for prompt in prompts for _ in range(group_size)], device=device
+            [len(prompt.ids) for prompt in prompts for _ in range(group_size)],
+            dtype=torch.long,
+            device=device,
         )
         self.limits = torch.full_like(self.prompt_lengths, limit)
         self.ids = torch.zeros(self.count, limit, dtype=torch.long, device=device)
