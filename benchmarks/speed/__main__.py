@@ -2,6 +2,7 @@
 
     python benchmarks/speed                  # everything, about an hour of CPU
     python benchmarks/speed --only base      # the step, stage 2: ten minutes
+    python benchmarks/speed --only "one base"  # negatives after the rollouts, and among them
     python benchmarks/speed --table          # README's tables from results.json
     python benchmarks/speed --check          # fails where a ratio is 20 % worse than baseline.json
 
@@ -101,7 +102,10 @@ def measure(only: str | None, repeat: int) -> dict[str, Any]:
             found.setdefault(part, {}).setdefault(label, {}).setdefault(kind, []).append(result)
             bar.advance(note=f"{part} {label} {kind}")
     return {
-        part: {label: summary.of_case(kinds) for label, kinds in labels.items()}
+        part: {
+            label: (summary.of_one_base if part == "one base" else summary.of_case)(kinds)
+            for label, kinds in labels.items()
+        }
         for part, labels in found.items()
     }
 
@@ -114,7 +118,9 @@ def main() -> None:
     )  # fmt: skip
     parts = ["base", "stage 2", "one base", *SCALING]
     parser.add_argument("--only", choices=parts, help="measure one part, and keep the others")
-    parser.add_argument("--repeat", type=int, default=3, help="processes of each kind (base)")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="processes of each kind (base, one base)"
+    )
     parser.add_argument("--table", action="store_true", help="write README's tables and the figure")
     parser.add_argument("--check", action="store_true", help="measure the base and compare")
     parser.add_argument("--run", help=argparse.SUPPRESS)

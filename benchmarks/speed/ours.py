@@ -31,6 +31,7 @@ from cooper.negatives import AssistantNegatives
 from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.pairs import PairBuilder
 from cooper.rewards import ModelReward
+from cooper.samplers.decoding import Decoding
 from cooper.types import Problem, Status, Verdict
 from cooper.updates import UpdateResult
 from cooper.verifiers.base import Verifier
@@ -164,12 +165,21 @@ class Record(L.Callback):
 
     def __init__(self, sizes: floor.Sizes) -> None:
         self.sizes, self.rows = sizes, []
+        self.decode_steps = 0  # forwards of a token of each sequence, of the policy or not
+        step = Decoding.step
+
+        def counted(decoding: Decoding) -> None:
+            step(decoding)
+            self.decode_steps += 1
+
+        Decoding.step = counted
         self.drawn: list[tuple[list[int], list[int]]] = []  # of the assistant
 
     def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
         """Begin."""
         module.seconds.clear()
         self.drawn.clear()
+        self.decode_steps = 0
         module.examples = None
         self.speed = floor.rate()
         self.began = time.process_time()
@@ -190,6 +200,7 @@ class Record(L.Callback):
                 "gflops": speed / 1e9,
                 "tokens": sum(lengths),
                 "longest": max(lengths),
+                "decode_steps": self.decode_steps,
                 "prompts": sum(map(len, rollouts.prompt_ids)),
                 "pairs": len(module.examples.pairs) if module.examples else 0,
             }
@@ -221,6 +232,7 @@ class Record(L.Callback):
                 for row in model.tokenise(questions, references, side)
             ]
             found["reward-model update"] = 3 * floor.rows(sizes, rows)
+            # Those that joined the rollouts are not here; without joining they are the same.
             found["negatives"] = sum(
                 floor.groups(sizes, [prompt], [[length]])
                 for prompts, lengths in self.drawn

@@ -248,7 +248,7 @@ class CooperModule(L.LightningModule):
     def draw(self, problems: Sequence[Problem]) -> Drawn:
         """Draw completions of the problems, each process those of its part of them.
 
-        Each group is verified from when it is there; pairs of it may begin meanwhile.
+        Each group is verified from when it is there; pairs may begin meanwhile.
         """
         mine = own_part(len(problems))
         own = problems[mine.start : mine.stop]

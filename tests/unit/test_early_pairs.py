@@ -143,7 +143,9 @@ def test_a_verifier_of_any_speed_gives_the_same_figures(
     if tries > 1:  # some of them by asking again
         assert len(fast[3].pairs.verifier.batches) > 3  # type: ignore[attr-defined]
     for _ in range(2):
-        slow = run(policy, reward_model, verifier=Says(seconds=0.02), pairs=pairs)
+        verifier = Says(seconds=0.02)
+        slow = run(policy, reward_model, verifier=verifier, pairs=pairs)
+        assert sum(verifier.batches) == sum(map(len, slow[1])) == 3 * 24  # each once
         assert slow[0] == fast[0]
         assert slow[2] == fast[2]
         assert slow[3].begun == fast[3].begun > 6  # type: ignore[attr-defined]
