@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -161,13 +162,14 @@ def one_base(found: Figures) -> str:
     without, after, joined = (
         found[f"one base{more}"] for more in ("", ", negatives after", ", negatives joined")
     )
-    return (
+    text = (
         f"On one base (`model=shared`) the assistant's negatives add {after['negatives_add']:.2f} s"
         f" to such a step written after the rollouts and {joined['negatives_add']:.2f} s written "
         f"among them (floor {found['floor']:.2f} s); forwards that decode a token: "
         f"{without['decode_steps']:.0f} for the rollouts alone, {after['decode_steps']:.0f} and "
         f"{joined['decode_steps']:.0f} with negatives."
     )
+    return textwrap.fill(text, 120)
 
 
 def tables(results: Figures) -> str:

@@ -200,6 +200,16 @@ def test_steps_without_an_update_of_the_reward_model_begin_nothing(
     assert 0 < module.begun <= 6  # type: ignore[attr-defined]
 
 
+def test_several_processes_build_afterwards(
+    policy: Policy, reward_model: RewardModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = run(policy, reward_model)[3]
+    verification = Verification(Says(), PROBLEMS)
+    assert isinstance(module.early_pairs(verification), EarlyPairs)
+    monkeypatch.setattr("cooper.module.ranks", lambda: 2)
+    assert module.early_pairs(verification) is None
+
+
 class Echo:
     """Asks with the chosen text itself."""
 
