@@ -2,6 +2,7 @@
 
     python benchmarks/speed                  # everything, about an hour of CPU
     python benchmarks/speed --only base      # the step, stage 2: ten minutes
+    python benchmarks/speed --only "one base"  # negatives after the rollouts, and among them
     python benchmarks/speed --table          # README's tables from results.json
     python benchmarks/speed --check          # fails where a ratio is 20 % worse than baseline.json
 
@@ -33,6 +34,7 @@ from cooper.environment import environment  # noqa: E402
 from cooper.progress import progress  # noqa: E402
 
 KINDS = ("ours", "ours with stage 2", "TRL")
+ONE_BASE = ("one base", "one base, negatives after", "one base, negatives joined")
 
 
 def alone(kind: str, case: Case, folder: Path, seed: int) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def run_here(given: str) -> None:
     else:
         import ours
 
-        found = ours.run(case, Path(folder), kind == "ours with stage 2", seed)
+        found = ours.run(case, Path(folder), kind, seed)
     print(json.dumps(found))
 
 
@@ -72,6 +74,10 @@ def plan(only: str | None, repeat: int) -> Iterator[tuple[str, str, Case, str, i
     if only in (None, "stage 2"):
         for size in (8, 16, 32):
             yield "stage 2", str(size), Case(group_size=size, steps=2), "ours with stage 2", 0
+    if only in (None, "one base"):
+        for seed in range(repeat):
+            for kind in ONE_BASE:
+                yield "one base", "step", BASE, kind, seed
     for part, cases in SCALING.items():
         if only in (None, part):
             for name, case in cases.items():
@@ -96,7 +102,10 @@ def measure(only: str | None, repeat: int) -> dict[str, Any]:
             found.setdefault(part, {}).setdefault(label, {}).setdefault(kind, []).append(result)
             bar.advance(note=f"{part} {label} {kind}")
     return {
-        part: {label: summary.of_case(kinds) for label, kinds in labels.items()}
+        part: {
+            label: (summary.of_one_base if part == "one base" else summary.of_case)(kinds)
+            for label, kinds in labels.items()
+        }
         for part, labels in found.items()
     }
 
@@ -107,9 +116,11 @@ def main() -> None:
         prog="benchmarks/speed", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parts = ["base", "stage 2", *SCALING]
+    parts = ["base", "stage 2", "one base", *SCALING]
     parser.add_argument("--only", choices=parts, help="measure one part, and keep the others")
-    parser.add_argument("--repeat", type=int, default=3, help="processes of each kind (base)")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="processes of each kind (base, one base)"
+    )
     parser.add_argument("--table", action="store_true", help="write README's tables and the figure")
     parser.add_argument("--check", action="store_true", help="measure the base and compare")
     parser.add_argument("--run", help=argparse.SUPPRESS)

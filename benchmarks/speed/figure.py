@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib import pyplot as plt
-from summary import BASE_PHASES
+from summary import BASE_PHASES, NOT_VARIED
 
 from cooper.report import drawing
 
@@ -39,7 +39,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         rows = [
             (f"{part}: {name}", case["times_faster"]["per token"])
             for part, cases in results.items()
-            if part not in ("base", "stage 2")
+            if part not in NOT_VARIED
             for name, case in cases.items()
         ]
         rows.insert(0, ("the work on the left", base["times_faster"]["per token"]))

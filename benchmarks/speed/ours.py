@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +22,16 @@ from torch.utils.data import DataLoader
 
 from cooper import CooperModule, Policy, RewardModel, SamplingParams
 from cooper.data.prompts import PromptBuilder
+from cooper.early_pairs import EarlyPairs
+from cooper.models import load_reward_model
+from cooper.models.adapters import LoraAdapter
+from cooper.models.shared import share_base
+from cooper.models.sources import Pretrained
 from cooper.negatives import AssistantNegatives
 from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.pairs import PairBuilder
 from cooper.rewards import ModelReward
+from cooper.samplers.decoding import Decoding
 from cooper.types import Problem, Status, Verdict
 from cooper.updates import UpdateResult
 from cooper.verifiers.base import Verifier
@@ -54,11 +61,26 @@ class FirstIsRight(Verifier):
         return verdicts
 
 
+class HalfAreRight(Verifier):
+    """Says of each text by itself whether it is right: as good as half of them are."""
+
+    def verify(
+        self,
+        completions: Sequence[str],
+        references: Sequence[str],
+        questions: Sequence[str] | None = None,
+    ) -> list[Verdict]:
+        """See the base class."""
+        kinds = (Status.INCORRECT, Status.CORRECT)
+        return [Verdict(kinds[zlib.crc32(text.encode()) % 2]) for text in completions]
+
+
 class Timed(CooperModule):
     """Notes CPU seconds by phase, and what a step drew."""
 
-    def __init__(self, **parts: Any) -> None:
+    def __init__(self, joined: bool, **parts: Any) -> None:
         super().__init__(**parts)
+        self.joined = joined
         self.seconds: dict[str, float] = defaultdict(float)
         self.examples: Any = None
 
@@ -82,6 +104,10 @@ class Timed(CooperModule):
         """Rollouts, the sampler's own check included."""
         with self.phase("generate"):
             return super().sample(*args)
+
+    def early_pairs(self, *args: Any) -> EarlyPairs | None:
+        """Nobody, where the negatives are to be written by themselves."""
+        return super().early_pairs(*args) if self.joined else None
 
     def score(self, *args: Any) -> Any:
         """The reward model's scores."""
@@ -139,12 +165,21 @@ class Record(L.Callback):
 
     def __init__(self, sizes: floor.Sizes) -> None:
         self.sizes, self.rows = sizes, []
+        self.decode_steps = 0  # forwards of a token of each sequence, of the policy or not
+        step = Decoding.step
+
+        def counted(decoding: Decoding) -> None:
+            step(decoding)
+            self.decode_steps += 1
+
+        Decoding.step = counted
         self.drawn: list[tuple[list[int], list[int]]] = []  # of the assistant
 
     def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
         """Begin."""
         module.seconds.clear()
         self.drawn.clear()
+        self.decode_steps = 0
         module.examples = None
         self.speed = floor.rate()
         self.began = time.process_time()
@@ -165,6 +200,7 @@ class Record(L.Callback):
                 "gflops": speed / 1e9,
                 "tokens": sum(lengths),
                 "longest": max(lengths),
+                "decode_steps": self.decode_steps,
                 "prompts": sum(map(len, rollouts.prompt_ids)),
                 "pairs": len(module.examples.pairs) if module.examples else 0,
             }
@@ -196,6 +232,7 @@ class Record(L.Callback):
                 for row in model.tokenise(questions, references, side)
             ]
             found["reward-model update"] = 3 * floor.rows(sizes, rows)
+            # Those that joined the rollouts are not here; without joining they are the same.
             found["negatives"] = sum(
                 floor.groups(sizes, [prompt], [[length]])
                 for prompts, lengths in self.drawn
@@ -204,12 +241,27 @@ class Record(L.Callback):
         return found
 
 
-def run(case: Case, folder: Path, stage_2: bool, seed: int) -> dict[str, Any]:
+def models(folder: Path, one_base: bool) -> tuple[Policy, RewardModel]:
+    """Policy and reward model: each trained whole, or additions to one base."""
+    policy = Policy.from_pretrained(folder / "policy")
+    if not one_base:
+        return policy, RewardModel.from_pretrained(folder / "reward_model")
+    base, lora = str(folder / "policy"), LoraAdapter()
+    if not (folder / "additions").exists():
+        alone = RewardModel(load_reward_model(base, new_head_seed=0), policy.tokenizer)
+        alone.adapt(lora, seed=0)
+        alone.save(folder / "additions")
+    reward_model = share_base(policy, base, lora, Pretrained(str(folder / "additions")), seed=0)
+    assert reward_model is not None
+    return policy.eval(), reward_model
+
+
+def run(case: Case, folder: Path, kind: str, seed: int) -> dict[str, Any]:
     """Take one step that is not counted and some that are."""
     torch.set_num_threads(1)
-    policy = Policy.from_pretrained(folder / "policy")
+    one_base, stage_2 = kind.startswith("one base"), kind not in ("ours", "one base")
+    policy, reward_model = models(folder, one_base)
     tokens = case.micro_batch_tokens
-    reward_model = RewardModel.from_pretrained(folder / "reward_model")
     reward_model.batch_tokens = tokens
     questions: list[str] = json.loads((folder / "questions.json").read_text())
     problems = [Problem(str(i), text, "7") for i, text in enumerate(questions)]
@@ -225,11 +277,13 @@ def run(case: Case, folder: Path, stage_2: bool, seed: int) -> dict[str, Any]:
 
     assistant.sampler.sample = drawing
     verifier = FirstIsRight()
-    pairs = TimedPairs(verifier, assistant)
+    # The first right one of each group, so that both ways choose and draw the same.
+    pairs = TimedPairs(verifier, assistant, choose="first" if one_base else "random")
     module = Timed(
+        joined=kind.endswith("joined"),
         policy=policy,
         reward_model=reward_model,
-        verifier=verifier,
+        verifier=HalfAreRight() if one_base else verifier,
         sampling=SamplingParams(case.max_tokens),
         group_size=case.group_size,
         prompts=PromptBuilder(policy.tokenizer, instruction=None),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -14,6 +15,7 @@ RESULTS, BASELINE = HERE / "results.json", HERE / "baseline.json"
 README = HERE.parents[1] / "README.md"
 BASE_PHASES = ("generate", "reference", "reward", "forward", "backward")
 STAGE_2 = ("negatives", "reward-model update")
+NOT_VARIED = ("base", "stage 2", "one base")  # parts without TRL beside them
 WORSE = 1.2  # a ratio may grow by so much
 
 Figures = dict[str, Any]
@@ -79,6 +81,37 @@ def of_case(kinds: dict[str, list[Figures]]) -> Figures:
     return result
 
 
+def of_one_base(kinds: dict[str, list[Figures]]) -> Figures:
+    """What negatives add to a step on one base, written after the rollouts and among them.
+
+    The same seeds draw the same rollouts and negatives in each kind, so that steps are compared one
+    by one: sampling and negatives, less the sampling of a run without stage 2.
+    """
+    rows = {kind: [row for run in runs for row in run["rows"]] for kind, runs in kinds.items()}
+    without, *both = rows
+
+    def written(row: Figures) -> float:
+        return row["seconds"]["generate"] + row["seconds"].get("negatives", 0.0)
+
+    found: Figures = {"case": kinds[without][0]["case"]}
+    for kind in rows:
+        found[kind] = {
+            "step": round(median(row["seconds"]["step"] for row in rows[kind]), 4),
+            "decode_steps": median(row["decode_steps"] for row in rows[kind]),
+        }
+    for kind in both:
+        for row, other in zip(rows[kind], rows[without], strict=True):
+            assert row["tokens"] == other["tokens"], "the kinds drew apart"
+        added = [
+            written(row) - written(other)
+            for row, other in zip(rows[kind], rows[without], strict=True)
+        ]
+        found[kind]["negatives_add"] = round(median(added), 4)
+        found[kind]["all"] = [round(seconds, 3) for seconds in added]
+    found["floor"] = round(median(row["floor"]["negatives"] for row in rows[both[0]]), 4)
+    return found
+
+
 def ratios(results: Figures) -> dict[str, float]:
     """What the check compares; less is better."""
     base = results["base"]["step"]
@@ -124,6 +157,21 @@ def keep(results: Figures, environment: Figures) -> None:
         BASELINE.write_text(json.dumps(ratios(whole), indent=1) + "\n")
 
 
+def one_base(found: Figures) -> str:
+    """README's sentences on negatives among the rollouts."""
+    without, after, joined = (
+        found[f"one base{more}"] for more in ("", ", negatives after", ", negatives joined")
+    )
+    text = (
+        f"On one base (`model=shared`) the assistant's negatives add {after['negatives_add']:.2f} s"
+        f" to such a step written after the rollouts and {joined['negatives_add']:.2f} s written "
+        f"among them (floor {found['floor']:.2f} s); forwards that decode a token: "
+        f"{without['decode_steps']:.0f} for the rollouts alone, {after['decode_steps']:.0f} and "
+        f"{joined['decode_steps']:.0f} with negatives."
+    )
+    return textwrap.fill(text, 120)
+
+
 def tables(results: Figures) -> str:
     """README's tables."""
     base = results["base"]["step"]
@@ -154,12 +202,14 @@ def tables(results: Figures) -> str:
             for size, case in results["stage 2"].items()
         )
         lines += ["", f"Stage 2's share of the step, 16 problems: {shares}."]
+    if "one base" in results:
+        lines += ["", one_base(results["one base"]["step"])]
     rows = [
         f"| {part} | {name} | {case['TRL']['seconds']['step']:.1f} "
         f"| {case['ours']['seconds']['step']:.2f} | {case['times_faster']['step']:.1f} "
         f"| {case['times_faster']['per token']:.1f} | {case['memory']:.2f} |"
         for part, cases in results.items()
-        if part not in ("base", "stage 2")
+        if part not in NOT_VARIED
         for name, case in cases.items()
     ]
     if rows:

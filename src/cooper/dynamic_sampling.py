@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from cooper.early_pairs import Begun
 from cooper.functional import offsets_from, token_positions
 from cooper.types import Rollouts, Verdict
 
@@ -20,6 +21,7 @@ class Drawn:
     rounds: int = 0  # extra rounds that were drawn
     dropped: int = 0  # groups that were left out
     silent: bool = False  # no group is left that could teach anything; these teach nothing either
+    begun: Begun = field(default_factory=Begun)  # of the pairs of these rollouts
 
     @property
     def metrics(self) -> dict[str, float]:

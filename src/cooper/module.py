@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol, cast
 
 import lightning as L
@@ -20,6 +21,7 @@ from cooper.collectives import Parted, gathered, own_batches, own_part, ranks, s
 from cooper.data.prompts import PromptBuilder
 from cooper.data.stream import ProblemStream
 from cooper.dynamic_sampling import Drawn, join_rollouts, refill
+from cooper.early_pairs import EarlyPairs
 from cooper.functional import offsets_from, segment_mean, token_positions
 from cooper.metrics import (
     Metrics,
@@ -42,6 +44,7 @@ from cooper.reward_examples import Contrast, Heldout, RewardData, RewardExamples
 from cooper.rewards import Reward, Rewards
 from cooper.rng import generator
 from cooper.samplers.base import OnGroup, Sampler
+from cooper.samplers.guests import Guests
 from cooper.samplers.probe import require_fresh
 from cooper.scoring import SpreadScorer
 from cooper.strategies.engine import Engine
@@ -220,7 +223,7 @@ class CooperModule(L.LightningModule):
             with clock("pairs"):
                 with self.whole(*self.pairs.negatives.models):
                     self.last.pairs = self.pairs.build(
-                        rollouts, verdicts, scores, self.generators["pairs"]
+                        rollouts, verdicts, scores, self.generators["pairs"], drawn.begun
                     )
                 examples = self.reward_data.examples(
                     self.last.pairs, rollouts, verdicts, self.generators["replay"]
@@ -245,19 +248,30 @@ class CooperModule(L.LightningModule):
     def draw(self, problems: Sequence[Problem]) -> Drawn:
         """Draw completions of the problems, each process those of its part of them.
 
-        Each group is verified from when it is there.
+        Each group is verified from when it is there; pairs may begin meanwhile.
         """
         mine = own_part(len(problems))
         own = problems[mine.start : mine.stop]
         verification = Verification(self.verifier, own)
+        early = self.early_pairs(verification)
         with self.clock("sample"):
             try:
-                rollouts = self.sample(own, verification.on_group, mine.start, len(problems))
+                rollouts = self.sample(own, verification.on_group, mine.start, len(problems), early)
             except BaseException:
                 verification.cancel()
                 raise
             verdicts = verification.verdicts(rollouts)
-            return Drawn(join_rollouts(gathered(rollouts)), Parted(verdicts))
+            drawn = Drawn(join_rollouts(gathered(rollouts)), Parted(verdicts))
+            return drawn if early is None else replace(drawn, begun=early.begun)
+
+    def early_pairs(self, verification: Verification) -> EarlyPairs | None:
+        """Whoever begins this step's pairs while it draws; None: they begin when all is there."""
+        due = self.trains_reward_model and self.reward_objective.due(self.rl_step + 1)
+        if not due or ranks() > 1 or self.objective.dynamic_sampling:
+            return None
+        return self.pairs.early(
+            self.policy, verification, self.group_size, self.generators["pairs"]
+        )
 
     def draw_more(self) -> Drawn:
         """Draw completions of as many problems again, the next ones of the run's stream."""
@@ -271,6 +285,7 @@ class CooperModule(L.LightningModule):
         on_group: OnGroup | None = None,
         before: int = 0,
         of: int | None = None,
+        guests: Guests | None = None,
     ) -> Rollouts:
         """Draw `group_size` completions for each problem from the policy as it is now.
 
@@ -279,6 +294,7 @@ class CooperModule(L.LightningModule):
             on_group: told each group as it ends.
             before: problems of the step that are other processes', in front of these.
             of: problems of the step; None: these are all.
+            guests: who may join the sampler's batch.
         """
         prompts = [self.prompts(problem) for problem in problems]
         every = len(prompts) if of is None else of
@@ -287,7 +303,10 @@ class CooperModule(L.LightningModule):
             rng = self.sampler.part(rng, before * self.group_size, every * self.group_size)
         with self.whole(self.policy):
             self.sampler.sync(self.policy, self.updaters["policy"].steps)
-            rollouts = self.sampler.sample(prompts, self.group_size, self.sampling, rng, on_group)
+            sample = self.sampler.sample
+            if guests is not None:
+                sample = partial(self.sampler.sample_with, guests)
+            rollouts = sample(prompts, self.group_size, self.sampling, rng, on_group)
             require_fresh(self.policy, rollouts, self.sampling)
         return rollouts
 

@@ -11,11 +11,22 @@ from torch import Tensor
 
 from cooper.checks import one_of
 from cooper.collectives import rank, ranks, spread
+from cooper.early_pairs import Begun, EarlyPairs
+from cooper.models.policy import Policy
 from cooper.negatives.base import NegativeGenerator
 from cooper.rng import draw, forked
 from cooper.tracing import span
-from cooper.types import Negative, NegativeRequest, Pair, Pairs, Rollouts, Status, Verdict
+from cooper.types import (
+    Negative,
+    NegativeRequest,
+    Pair,
+    Pairs,
+    Rollouts,
+    Status,
+    Verdict,
+)
 from cooper.verifiers.base import Verifier
+from cooper.verifiers.pending import Verification
 
 Choice = Literal["random", "first", "shortest", "lowest_scored"]
 
@@ -57,11 +68,37 @@ class PairBuilder:
             raise ValueError(f"pairs.tries={tries}: must be at least 1")
         self.verifier = verifier
         self.negatives = negatives
-        self.choose = choose
+        self.choose: Choice = choose
         if per_problem < 1:
             raise ValueError(f"pairs.per_problem={per_problem}: must be at least 1")
         self.tries = tries
         self.per_problem = per_problem
+
+    def early(
+        self,
+        policy: Policy,
+        verification: Verification,
+        group_size: int,
+        generator: torch.Generator,
+    ) -> EarlyPairs | None:
+        """Whoever begins a step's pairs while its rollouts are drawn; None: nobody can.
+
+        Args:
+            policy: that is drawn from.
+            verification: of what is drawn, by this builder's verifier or one like it.
+            group_size: rollouts a problem.
+            generator: as :meth:`build` takes it.
+        """
+        rewriter = self.negatives.rewriter(policy)
+        if (
+            rewriter is None
+            or self.choose == "lowest_scored"
+            or verification.verifier.whole_batches
+        ):
+            return None
+        return EarlyPairs(
+            rewriter, self.choose, self.per_problem, verification, group_size, generator
+        )
 
     def build(
         self,
@@ -69,6 +106,7 @@ class PairBuilder:
         verdicts: Sequence[Verdict],
         scores: Tensor | None,
         generator: torch.Generator,
+        begun: Begun | None = None,
     ) -> Pairs:
         """Build the pairs of a step.
 
@@ -77,6 +115,7 @@ class PairBuilder:
             verdicts: [N] of the training verifier.
             scores: [N] reward-model scores, for ``choose="lowest_scored"`` and hard negatives.
             generator: source of all chance; advanced.
+            begun: of these rollouts, what was chosen and proposed while they were drawn.
 
         Returns:
             K pairs, and the counts of problems without a correct completion and of chosen
@@ -84,22 +123,30 @@ class PairBuilder:
         """
         counts: Counter[str] = Counter(dict.fromkeys(_COUNTS, 0))
         chosen: list[int] = []  # rollouts; each stands for its problem
-        for group in rollouts.groups:
+        begun = begun or Begun()
+        for problem, group in enumerate(rollouts.groups):
             correct = [i for i in group if verdicts[i].correct]
-            chosen += self._choose(correct, rollouts, scores, generator)
+            if problem in begun.chosen:
+                chosen += begun.chosen[problem]
+            else:
+                chosen += self._choose(correct, rollouts, scores, generator)
             if group and not correct:
                 counts["dropped_no_correct"] += 1
 
         built: dict[int, Pair] = {}
         why: dict[int, str] = {}
         waiting = chosen
+        there = dict(begun.negatives)  # proposals that are there already
         self.negatives.begin()
         for _ in range(self.tries):
             if not waiting:
                 break
-            requests = [self._request(i, rollouts, verdicts, scores) for i in waiting]
+            asked = [i for i in waiting if i not in there]
+            requests = [self._request(i, rollouts, verdicts, scores) for i in asked]
             with span("negatives", count=len(requests)):
-                proposals = self._propose(requests, generator)
+                new = self._propose(requests, generator) if requests else []
+            there.update(zip(asked, new, strict=True))
+            proposals = [there.pop(i) for i in waiting]
             problems = [rollouts.owners[i] for i in waiting]
             texts = [proposal.text for proposal in proposals]
             with span("negatives' verdicts"):

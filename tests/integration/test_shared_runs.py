@@ -100,14 +100,26 @@ def test_a_run_on_one_base_resumes_to_the_bit(
     assert torch.allclose(exported.score(*triple), saved.score(*triple), atol=1e-5)
 
 
-def test_the_assistant_is_the_base(cli: Any, models: Path, tmp_path: Path) -> None:
+def test_the_assistant_is_the_base_and_writes_in_the_policys_batch(
+    cli: Any, models: Path, tmp_path: Path
+) -> None:
+    """Which the trace shows; a run of two halves is one whole, to the bit."""
     (tmp_path / "parity.py").write_text(PARITY)
     given = [o for o in overrides(models) if o != "negatives=self"]
-    run = cli(
-        *given, "paths.run_dir=r", "negatives=assistant", "negatives.max_new_tokens=8",
-        "trainer.max_steps=2", small=False,
-    )  # fmt: skip
+    given += ["negatives=assistant", "negatives.max_new_tokens=8", "checkpoints.every=1"]
+    run = cli(*given, "paths.run_dir=r", "trainer.max_steps=2", "trace=true", small=False)
     assert run.code == 0, run.err
+    events = json.loads((tmp_path / "r" / "trace" / "000000.json").read_text())
+    names = [event["name"] for event in events]
+    assert names.count("guests alone") == 2
+    assert "join" in names
+    assert "early verdict" in names
+    for length, resume in (("1", ()), ("2", ("ckpt_path=last",))):
+        part = cli(
+            *given, *resume, "paths.run_dir=half", f"trainer.max_steps={length}", small=False
+        )
+        assert part.code == 0, part.err
+    assert metrics_of(tmp_path / "half")[-1] == metrics_of(tmp_path / "r")[-1]
 
 
 @pytest.mark.parametrize(

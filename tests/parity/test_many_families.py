@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from cooper.models import Policy
 from cooper.models.packing import can_pack
-from cooper.samplers import NativeSampler, native
+from cooper.samplers import NativeSampler, decoding
 from cooper.testing import tiny_tokenizer
 from cooper.types import Problem, Prompt, Rollouts, SamplingParams
 
@@ -122,7 +122,7 @@ def test_what_comes_out_otherwise_in_slots_is_found(
     tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eager attention adds its mask; a boolean one hides nothing, without an error."""
-    monkeypatch.setattr(native._Decoding, "_mask", lambda _, seen: seen)
+    monkeypatch.setattr(decoding.Decoding, "_mask", lambda _, seen: seen)
     policy = Policy(built("no sdpa", tokenizer), tokenizer).eval()
     with pytest.warns(UserWarning, match=r"GPTJForCausalLM computes otherwise in slots \(log-prob"):
         NativeSampler().sync(policy, 0)

@@ -111,6 +111,30 @@ def test_every_role_samples_as_alone(
     assert sampled(apart[0]) != sampled(base)
 
 
+def test_rows_without_additions_are_the_base_and_the_others_the_policy(
+    shared: tuple[Policy, RewardModel],
+) -> None:
+    """One batch of both: nothing is added to the base's rows, nothing is missing in the others."""
+    policy = shared[0]
+    model: Callable[..., Any] = policy.model
+    ids = torch.arange(40, 76).view(4, 9)
+    rows = torch.tensor([True, False, False, True])
+    assert policy.weights.mixes
+    with torch.no_grad():
+        with policy.weights.acting():
+            own = model(input_ids=ids).logits
+        with policy.start().acting():
+            base = model(input_ids=ids).logits
+        with policy.weights.partly(rows):
+            mixed = model(input_ids=ids).logits
+        with policy.weights.acting():
+            again = model(input_ids=ids).logits
+    assert torch.equal(mixed[rows], own[rows])
+    assert torch.equal(mixed[~rows], base[~rows])
+    assert (own - base).abs().amax((1, 2)).min() > 1e-3  # else this test would say nothing
+    assert torch.equal(again, own)
+
+
 def losses(policy: Policy, reward: RewardModel, ragged: Rollouts) -> tuple[Tensor, Tensor]:
     rows = reward.tokenise(*TRIPLES)
     return policy(ragged, range(6)).logprobs.mean(), reward(rows).diff().sum()

@@ -42,6 +42,22 @@ class Weights:
         """Compute as before the training without a second copy; None: that needs one."""
         return None
 
+    @property
+    def mixes(self) -> bool:
+        """Whether one batch may hold rows of the start beside others; see :meth:`partly`."""
+        return False
+
+    def partly(self, rows: Tensor) -> AbstractContextManager[None]:
+        """Compute some rows of a batch with these weights, the others as before the training.
+
+        Args:
+            rows: [B] bool: which rows compute with these weights.
+
+        Raises:
+            RuntimeError: the weights do not mix.
+        """
+        raise RuntimeError("these weights and those at the start are two copies: no batch has both")
+
     def checkpoint_gradients(self) -> None:
         """Recompute activations in the backward pass instead of keeping them."""
         self._checkpoint({})
@@ -117,6 +133,15 @@ class LoraWeights(Weights):
     def start(self) -> AbstractContextManager[None]:
         """Compute as the base alone; the additions began at zero."""
         return self.roles.acting(None)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the additions can be left out row by row."""
+        return self.roles.mixes(self.role)
+
+    def partly(self, rows: Tensor) -> AbstractContextManager[None]:
+        """See the base class."""
+        return self.roles.partly(self.role, rows)
 
     def checkpoint_gradients(self) -> None:
         """See the base class; a recomputation takes the role of its forward."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Roles:
@@ -40,6 +40,40 @@ class Roles:
             yield
         finally:
             self._set(before)
+
+    def mixes(self, role: str) -> bool:
+        """Whether :meth:`partly` holds for a role: all its additions are plain products."""
+        from peft.tuners.lora import Linear
+
+        return all(
+            isinstance(layer, Linear) and role not in layer.lora_variant
+            for layer in self.layers
+            if role in layer.scaling
+        )
+
+    @contextmanager
+    def partly(self, role: str, rows: Tensor) -> Iterator[None]:
+        """Compute some rows of a batch with a role's additions, the others as the base alone.
+
+        The base's weights are read once for all of them.
+
+        Args:
+            role: name of an adapter that :meth:`mixes`.
+            rows: [B] bool: which rows of [B, T, H] compute with the additions.
+        """
+        # What the additions are multiplied by anyway becomes a number a row: no product is added.
+        scales = [(layer.scaling, layer.scaling.get(role)) for layer in self.layers]
+        scaled = {scale: rows[:, None, None] * scale for _, scale in scales if scale is not None}
+        try:
+            for scaling, scale in scales:
+                if scale is not None:
+                    scaling[role] = scaled[scale]
+            with self.acting(role):
+                yield
+        finally:
+            for scaling, scale in scales:
+                if scale is not None:
+                    scaling[role] = scale
 
     def _set(self, role: str | None) -> None:
         if role == self.current and role is not None:

@@ -11,6 +11,7 @@ from cooper.data.prompts import PromptBuilder
 from cooper.errors import ConfigError
 from cooper.models import Policy, load_causal_lm, load_tokenizer
 from cooper.models.loading import DType, check_vocabulary
+from cooper.models.policy import StartOf
 from cooper.negatives.base import NegativeGenerator
 from cooper.negatives.rewriting import PROMPT, check_settings, filled, longest_that_fits
 from cooper.samplers import NativeSampler, Sampler
@@ -118,6 +119,12 @@ class AssistantNegatives(NegativeGenerator):
         """Yes."""
         return True
 
+    def rewriter(self, policy: Policy) -> AssistantNegatives | None:
+        """Itself, where the assistant is the policy's own base and its sampler the native one."""
+        assistant = self._assistant
+        start = isinstance(assistant, StartOf) and assistant.of is policy
+        return self if start and isinstance(self.sampler, NativeSampler) else None
+
     def generate(
         self, requests: Sequence[NegativeRequest], generator: torch.Generator
     ) -> list[Negative]:
@@ -129,7 +136,7 @@ class AssistantNegatives(NegativeGenerator):
         if self._assistant is None:
             raise RuntimeError("the assistant has no model: give path, or call bind() first")
         negatives = [Negative(None, "assistant") for _ in requests]
-        asked = {row: self._ask(request) for row, request in enumerate(requests)}
+        asked = {row: self.ask(one.problem, one.chosen) for row, one in enumerate(requests)}
         prompts = {row: prompt for row, prompt in asked.items() if prompt is not None}
         if not prompts:
             return negatives
@@ -141,18 +148,20 @@ class AssistantNegatives(NegativeGenerator):
         for row, text, whole in zip(
             prompts, rollouts.completions, rollouts.finished.tolist(), strict=True
         ):
-            if whole and text.strip() and text != requests[row].chosen:
-                negatives[row] = Negative(text, "assistant")
+            negatives[row] = self.answered(requests[row].chosen, text, whole)
         return negatives
 
-    def _ask(self, request: NegativeRequest) -> Prompt | None:
+    def ask(self, problem: Problem, chosen: str) -> Prompt | None:
         """The prompt for one request, the completion's middle left out where it is too long.
 
         None when the rest alone is too long.
         """
-        return longest_that_fits(
-            request.chosen, functools.partial(self._filled, request.problem), self._fits
-        )
+        return longest_that_fits(chosen, functools.partial(self._filled, problem), self._fits)
+
+    def answered(self, chosen: str, text: str, finished: bool) -> Negative:
+        """See :class:`~cooper.negatives.base.Rewriter`."""
+        usable = finished and text.strip() and text != chosen
+        return Negative(text if usable else None, "assistant")
 
     def _fits(self, prompt: Prompt) -> bool:
         return self._max_prompt is None or len(prompt.ids) <= self._max_prompt

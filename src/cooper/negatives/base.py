@@ -4,11 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 
 from cooper.models.policy import Policy
-from cooper.types import Negative, NegativeRequest
+from cooper.types import Negative, NegativeRequest, Problem, Prompt, SamplingParams
+
+
+class Rewriter(Protocol):
+    """Asks a language model for one wrong completion, and reads its answer."""
+
+    params: SamplingParams
+
+    def ask(self, problem: Problem, chosen: str) -> Prompt | None:
+        """The prompt for a problem and its right completion; None: it cannot be read whole."""
+        ...
+
+    def answered(self, chosen: str, text: str, finished: bool) -> Negative:
+        """What an answer is worth.
+
+        Args:
+            chosen: the right completion that was asked with.
+            text: the answer.
+            finished: it ended by itself and was not cut.
+        """
+        ...
 
 
 class NegativeGenerator(ABC):
@@ -31,6 +52,16 @@ class NegativeGenerator(ABC):
     def models(self) -> tuple[Policy, ...]:
         """What it computes with."""
         return ()
+
+    def rewriter(self, policy: Policy) -> Rewriter | None:
+        """What the policy's start could answer among the policy's own rollouts, if anything.
+
+        Asked so, and read so, its answers are what :meth:`generate` would bring.
+
+        Args:
+            policy: the one in training.
+        """
+        return None
 
     @abstractmethod
     def generate(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cooper.models.policy import Policy
 from cooper.rng import forked
+from cooper.samplers.guests import Guests
 from cooper.types import Prompt, Rollouts, SamplingParams
 
 OnGroup = Callable[[int, Sequence[str]], None]
@@ -47,6 +48,29 @@ class Sampler(ABC):
             on_group: called with (prompt index, its completions) as soon as a prompt's completions
                 are all there, so that their verification can start.
         """
+
+    def sample_with(
+        self,
+        guests: Guests,
+        prompts: Sequence[Prompt],
+        group_size: int,
+        params: SamplingParams,
+        generator: torch.Generator,
+        on_group: OnGroup | None = None,
+    ) -> Rollouts:
+        """Draw as :meth:`sample` does, the same, and let guests into the batch.
+
+        A sampler that cannot asks none of them, as here.
+
+        Args:
+            guests: who joins.
+            prompts: P prompts.
+            group_size: completions a prompt.
+            params: temperature and cut-offs.
+            generator: source of all chance but the guests'; advanced.
+            on_group: as for :meth:`sample`.
+        """
+        return self.sample(prompts, group_size, params, generator, on_group)
 
     def part(self, generator: torch.Generator, first: int, of: int) -> torch.Generator:
         """A generator for one process's sequences among those of all.

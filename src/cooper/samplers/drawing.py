@@ -20,6 +20,11 @@ from cooper.types import SamplingParams
 Draws = tuple[Tensor, Tensor]
 
 
+def sequence_seeds(count: int, generator: torch.Generator) -> Tensor:
+    """[count] what each sequence draws by, one number of the generator each."""
+    return torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator)
+
+
 def warpers(params: SamplingParams) -> list[LogitsProcessor]:
     """The warpers of transformers, in its own order; greedy decoding has none."""
     found: list[LogitsProcessor] = []
@@ -79,6 +84,21 @@ def processed(logits: Tensor, processors: list[LogitsProcessor]) -> Tensor:
     for processor in processors:
         scores = processor(no_ids, cast(torch.FloatTensor, scores))
     return scores
+
+
+class Drawing:
+    """How tokens are drawn under some settings.
+
+    Args:
+        params: temperature and cut-offs.
+    """
+
+    def __init__(self, params: SamplingParams) -> None:
+        self.greedy, self.warpers = params.temperature == 0, warpers(params)
+
+    def __call__(self, logits: Tensor, seeds: Tensor, steps: Tensor) -> Draws:
+        """Draw a token of each row; see :func:`draw` and :func:`uniforms`."""
+        return draw(logits, self.warpers, None if self.greedy else uniforms(seeds, steps))
 
 
 def draw(logits: Tensor, processors: list[LogitsProcessor], chance: Tensor | None) -> Draws:

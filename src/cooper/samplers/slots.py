@@ -53,6 +53,14 @@ class _Layer(CacheLayerMixin):
         for states in self._whole():
             states[targets, :, :longest] = states[sources, :, :longest]
 
+    def resize(self, used: int, longest: int) -> None:
+        """Make the room that the view says; of the old one so many slots and tokens stay."""
+        for name, states in zip(("keys", "values"), self._whole(), strict=True):
+            shape = (self.view.slots, states.shape[1], self.view.tokens, states.shape[3])
+            new = torch.zeros(shape, dtype=states.dtype, device=states.device)
+            new[:used, :, :longest] = states[:used, :, :longest]
+            setattr(self, name, new)
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Keys that a forward sees."""
         return (query_length if self.view.places is not None else self.view.longest), 0
@@ -107,6 +115,20 @@ class SlotCache(Cache):
         self.view.rows = torch.arange(len(positions), device=positions.device)
         self.view.places, self.view.positions = None, positions
         self.view.longest = int(positions.max()) + 1
+
+    def resize(self, slots: int, tokens: int, written: Tensor) -> None:
+        """Make room for other sequences.
+
+        Args:
+            slots: sequences at once, as many as stay or more.
+            tokens: longest sequence, no shorter than before.
+            written: [n] tokens of the sequences that stay, in the first slots.
+        """
+        longest = int(written.max()) if len(written) else 0
+        self.view.slots, self.view.tokens = slots, tokens
+        for layer in self.of_layer:
+            if layer.is_initialized:
+                layer.resize(len(written), longest)
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Take sequences to other slots."""

@@ -26,8 +26,8 @@ class Verifier(ABC):
       reason; a completion without an answer is INCORRECT.
 
     Attributes:
-        whole_batches: whether a step's completions have to come as one batch. False: groups may
-            come one by one while others are still being drawn. True for a verifier whose limits
+        whole_batches: whether a step's completions have to come as one batch. False: they may
+            come in parts while others are still being drawn. True for a verifier whose limits
             hold for a batch, or whose verdicts depend on what else stands in it.
     """
 
