@@ -81,11 +81,11 @@ class Place:
         """Run jobs one after another in the same processes."""
         listed = self.folder / f"jobs_{len(list(self.folder.glob('jobs_*')))}.json"
         listed.write_text(json.dumps([(program, list(given)) for program, given in jobs]))
+        worker = Path(__file__).with_name("worker.py")
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("worker.py")), str(listed),
-             str(processes)],
-            cwd=self.folder, env={**os.environ, **ENVIRONMENT, "PYTHONPATH": "."}, timeout=HANG, check=False,
-            capture_output=True, text=True,
+            [sys.executable, str(worker), str(listed), str(processes)],
+            cwd=self.folder, env={**os.environ, **ENVIRONMENT, "PYTHONPATH": "."},
+            timeout=HANG, check=False, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
@@ -114,8 +114,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """Of each step, without the seconds."""
+    """Of each step, without the seconds, and without the evaluation that a first half ended with."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for row in rows[1:-1]:
+        for key in [key for key in row if key.startswith("val/")]:
+            del row[key]
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import HANG, Place, Process, metrics
+
+from conftest import HANG, Place, Process, assert_same_learning, metrics
 
 BF16 = "trainer.precision=bf16-mixed"
 
@@ -117,8 +118,6 @@ def test_bfloat16_weights_have_float32_masters(resumed: Place, name: str) -> Non
 
 @pytest.mark.parametrize("name", ["fewer", "other"])
 def test_another_number_of_processes_or_strategy_goes_on(resumed: Place, name: str) -> None:
-    from conftest import assert_same_learning
-
     assert_same_learning(resumed / "single", resumed / name)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from conftest import STRATEGIES, Place, assert_same_learning, metrics, weights
 
 # What else processes could disagree about: refills, mini-batches, several inner steps, replay,
