@@ -114,7 +114,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """Of each step, without the seconds, and without the evaluation that a first half ended with."""
+    """Of each step, without the seconds and the evaluation that a first half ended with."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row in rows[1:-1]:
         for key in [key for key in row if key.startswith("val/")]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -44,3 +45,38 @@ class Stall(L.Callback):
         """Lightning's hook."""
         if module.rl_step == 4:
             time.sleep(3600)
+
+
+class Orders(L.Callback):
+    """Norms of gradients summed over two micro-batches, in two orders of forwards and backwards."""
+
+    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+        """Lightning's hook: once, without moving the weights."""
+        engine, model = module.engines["reward_model"], module.reward_model
+        rates = [group["lr"] for group in engine.optimizer.param_groups]
+        self.rate(engine, [0.0] * len(rates))
+        rows = model.tokenise(["q"] * 4, ["7"] * 4, ["so 1", "well, it is 20", "3", "no: 4 4"])
+
+        def loss(micro: int) -> Tensor:
+            own = [k for k in (2 * micro, 2 * micro + 1) if k % ranks() == rank()]
+            return (engine([rows[k] for k in own]) * Tensor([k + 1.0 for k in own])).sum()
+
+        norms = {}
+        engine.zero_grad()
+        for micro in (0, 1):
+            engine.backward(loss(micro))
+        norms["forward, backward, forward, backward"] = engine.step(0.0, True)[0]
+        engine.zero_grad()
+        for one in [loss(0), loss(1)]:
+            engine.backward(one)
+        norms["forward, forward, backward, backward"] = engine.step(0.0, True)[0]
+        self.rate(engine, rates)
+        if rank() == 0:
+            folder = next(c.folder.path for c in trainer.callbacks if hasattr(c, "folder"))
+            (folder / "orders.json").write_text(json.dumps(norms))
+
+    @staticmethod
+    def rate(engine: Any, rates: list[float]) -> None:
+        """Set the learning rates."""
+        for group, value in zip(engine.optimizer.param_groups, rates, strict=True):
+            group["lr"] = value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ VARIED = (
 LORA = ("adapter@policy_adapter=lora", "adapter@reward_model_adapter=lora")
 ASSISTANT = ("negatives=assistant", "negatives.max_new_tokens=12", "trainer.max_steps=2")
 NAN = ("+callbacks.poison._target_=parts.Poison", "trainer.max_steps=5")
+ORDERS = ("+callbacks.orders._target_=parts.Orders", "trainer.max_steps=1")
+SHARDING = ("zero1", "zero2", "zero3", "fsdp2")
 
 
 def on_one_base(place: Place) -> list[str]:
@@ -67,6 +70,9 @@ def others(place: Place) -> Place:
     for strategy in ("zero2", "zero3"):
         given = place.given(f"assistant_{strategy}", strategy, *LORA, *ASSISTANT)
         two.append(("train", given))
+    one.append(("train", place.given("orders", None, *ORDERS)))
+    for strategy in SHARDING:
+        two.append(("train", place.given(f"orders_{strategy}", strategy, *ORDERS)))
     place.jobs(one, 1)
     place.jobs(two, 2)
     return place
@@ -81,6 +87,17 @@ def test_two_processes_learn_as_one(plain: Place, strategy: str) -> None:
         start = weights(plain / "single" / "checkpoints" / "000002" / model)
         end = weights(plain / "single" / model)
         assert max(float((end[k] - start[k]).abs().max()) for k in end) > 1e-3
+
+
+@pytest.mark.parametrize("strategy", SHARDING)
+def test_no_gradient_is_lost_in_any_order(others: Place, strategy: str) -> None:
+    """ZeRO-3 loses all but one of them without a word, where two forwards come first."""
+    one, two = (
+        json.loads((others / name / "orders.json").read_text())
+        for name in ("orders", f"orders_{strategy}")
+    )
+    assert len(set(map(round, one.values()))) == 1
+    assert two == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3", "fsdp2"])
