@@ -24,7 +24,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from cooper.collectives import alone
-from cooper.errors import ConfigError
+from cooper.errors import ConfigError, CooperError
 
 _PARENT = "COOPER_PARENT"  # a pipe whose other end the starting process holds
 _TOGETHER = 3.0  # seconds in which processes that fail alike do so
@@ -85,7 +85,14 @@ def run_in(
             # The first one tells how it goes, for all.
             nothing = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(contextlib.redirect_stdout(nothing))
-        return work()
+        try:
+            return work()
+        except CooperError:
+            raise
+        except Exception:
+            # If this only follows from another's end, this process is ended before it tells it.
+            time.sleep(_TOGETHER if found.world_size() > 1 else 0)
+            raise
 
 
 @contextlib.contextmanager
@@ -98,6 +105,7 @@ def group(found: ClusterEnvironment, timeout: float) -> Iterator[None]:
     """
     os.environ["MASTER_ADDR"] = found.main_address
     os.environ["MASTER_PORT"] = str(found.main_port)
+    os.environ["LOCAL_RANK"] = str(found.local_rank())  # SLURM has another name for it
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(found.local_rank())

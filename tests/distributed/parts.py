@@ -30,11 +30,11 @@ class Poison(L.Callback):
 
 
 class Raise(L.Callback):
-    """An error in the last process after the second step."""
+    """An error in the last process after the third step."""
 
     def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
         """Lightning's hook."""
-        if module.rl_step == 2 and rank() == ranks() - 1:
+        if module.rl_step == 3 and rank() == ranks() - 1:
             raise RuntimeError("the last process has had enough")
 
 

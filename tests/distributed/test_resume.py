@@ -13,6 +13,7 @@ import torch
 
 from conftest import HANG, Place, Process, assert_same_learning, metrics
 
+LORA = ("adapter@policy_adapter=lora", "adapter@reward_model_adapter=lora")
 BF16 = "trainer.precision=bf16-mixed"
 
 
@@ -71,6 +72,9 @@ def resumed(plain: Place) -> Place:
         jobs.append(plain.given(f"killed_{strategy}", strategy, "ckpt_path=last"))
     # FSDP2, and float32 weights beside bfloat16 ones, go on from the middle of a whole run too.
     halves = [("half_fsdp2", "fsdp2", ())]
+    for strategy in ("zero3", "fsdp2"):
+        jobs.append(plain.given(f"lora_whole_{strategy}", strategy, *LORA))
+        halves.append((f"half_lora_whole_{strategy}", strategy, LORA))
     for strategy in ("zero2", "zero3"):
         jobs.append(plain.given(f"bf16_{strategy}", strategy, BF16))
         halves.append((f"half_bf16_{strategy}", strategy, (BF16,)))
@@ -99,7 +103,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been(resumed: Place, strategy: str) 
     assert_same_end(resumed / strategy, resumed / f"killed_{strategy}")
 
 
-@pytest.mark.parametrize("name", ["fsdp2", "bf16_zero2", "bf16_zero3"])
+@pytest.mark.parametrize(
+    "name", ["fsdp2", "bf16_zero2", "bf16_zero3", "lora_whole_zero3", "lora_whole_fsdp2"]
+)
 def test_new_processes_go_on_to_the_bit(resumed: Place, name: str) -> None:
     assert_same_end(resumed / name, resumed / f"half_{name}")
 

@@ -63,7 +63,7 @@ def others(place: Place) -> Place:
         two.append(reward_training(place, f"reward_{strategy}", *own))
     for strategy in ("ddp", "zero3", "fsdp2"):
         two.append(("train", place.given(f"varied_{strategy}", strategy, *VARIED)))
-    for strategy in ("ddp", "zero1", "zero2"):
+    for strategy in ("ddp", "zero1", "zero2", "fsdp2"):
         two.append(("train", place.given(f"shared_{strategy}", strategy, *on_one_base(place))))
     for strategy in ("ddp", "zero1", "zero2", "zero3", "fsdp2"):
         two.append(("train", place.given(f"nan_{strategy}", strategy, *NAN)))
@@ -105,7 +105,7 @@ def test_low_rank_additions(others: Place, strategy: str) -> None:
     assert_same_learning(others / "lora", others / f"lora_{strategy}")
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero1", "zero2", "fsdp2"])
 def test_one_base_for_all_models(others: Place, strategy: str) -> None:
     assert sum(row["pairs/built"] for row in metrics(others / "shared")[1:]) > 0
     assert_same_learning(others / "shared", others / f"shared_{strategy}")

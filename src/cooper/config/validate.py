@@ -461,7 +461,6 @@ def strategy_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
     if not is_target(cfg.strategy):
         mend = "strategy=single has one device; choose ddp, zero1, zero2, zero3 or fsdp2"
         return [*rules, (devices == nodes == 1, f"{count}: {mend}")]
-    shards = is_target(cfg.strategy, "ShardedStrategy") or cfg.strategy.get("stage") == 3
     if "problems_per_step" in cfg.data:
         problems, ranks = cfg.data.problems_per_step, devices * nodes
         rules += [
@@ -471,9 +470,10 @@ def strategy_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
                 f"as many problems; give a multiple of {ranks}",
             ),
             (
-                not (cfg.model.shared and shards),
-                f"model=shared: strategy={strategy_name(cfg)} shards the weights, and one base "
-                "under two models cannot be; give strategy=ddp, zero1 or zero2, or model=separate",
+                not (cfg.model.shared and cfg.strategy.get("stage") == 3),
+                f"model=shared: strategy={strategy_name(cfg)} shards the weights in an engine for "
+                "each model, and these have one base; give strategy=fsdp2, which shards it, zero2, "
+                "zero1 or ddp, or model=separate",
             ),
         ]
         decay = cfg.reward_objective.get("ema_decay", 0)

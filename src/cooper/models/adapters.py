@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -91,7 +92,7 @@ class Weights:
             saved = type(self.model).from_pretrained(
                 folder, dtype=self.model.dtype, use_safetensors=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise _unreadable(folder, error) from error
         try:
             self.model.load_state_dict(saved.state_dict())
@@ -181,7 +182,6 @@ class LoraWeights(Weights):
         Raises:
             CheckpointError: it cannot be read, or does not fit.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         try:

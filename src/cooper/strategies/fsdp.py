@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -39,6 +40,8 @@ class ShardedEngine(Engine):
     ) -> None:
         super().__init__(model, optimizer, **lightning)
         self.before = before
+        # While the models of a shared base are written, others may stand in their places.
+        self.parts = dict(model.named_parameters(remove_duplicate=False))
 
     def backward(self, loss: Tensor) -> None:
         """See the base class; torch takes means over processes, and this is a sum."""
@@ -78,11 +81,12 @@ class ShardedEngine(Engine):
 
     @torch.no_grad()
     def _full(self) -> dict[str, Tensor | None]:
-        """All weights, on the CPU of the first process."""
+        """All of what there are parts of, on the CPU of the first process."""
         found: dict[str, Tensor | None] = {}
-        for name, weight in self.model.named_parameters(remove_duplicate=False):
-            whole = full(weight)
-            found[name] = whole.cpu() if rank() == 0 else None
+        for name, weight in self.parts.items():
+            if not is_whole(weight):
+                whole = full(weight)
+                found[name] = whole.cpu() if rank() == 0 else None
         return found
 
     @contextmanager
@@ -151,6 +155,11 @@ class Before:
 _HOOKS = re.compile("_hooks(_|$)")
 
 
+def is_whole(value: Tensor) -> bool:
+    """Whether all of a tensor is here."""
+    return not isinstance(value, DTensor)
+
+
 def full(value: Tensor) -> Tensor:
     """All of a tensor of which there are parts; called by all processes."""
     return value.full_tensor() if isinstance(value, DTensor) else value
@@ -164,7 +173,11 @@ def like(value: Tensor, weight: Tensor) -> Tensor:
 
 
 class ShardedStrategy(ProcessesStrategy):
-    """``strategy=fsdp2``: each layer is a unit, and what is around them another."""
+    """``strategy=fsdp2``: each layer is a unit, and what is around them another.
+
+    Around the layers of a base that two models share there is no module that is of one model alone:
+    its frozen embeddings stay whole, and what is trained beside the layers is a unit by itself.
+    """
 
     strategy_name = "cooper_fsdp2"
     shards = True
@@ -174,19 +187,31 @@ class ShardedStrategy(ProcessesStrategy):
         """Shard each model; torch moves the parts. Optimizers are made after that."""
         assert self.lightning_module is not None
         mesh = init_device_mesh(self.root_device.type, (ranks(),))
-        self._before = {}
-        for model in self.lightning_module.children():
-            if not isinstance(model, Adapted) or not any(True for _ in model.parameters()):
-                continue
+        models = [
+            child
+            for child in self.lightning_module.children()
+            if isinstance(child, Adapted) and any(True for _ in child.parameters())
+        ]
+        for model in models:
             model.prepare()
-            self._before[model] = [Before(module) for module in model.modules()]
+        self._before = {m: [Before(module) for module in m.modules()] for m in models}
+        count = Counter(module for model in models for module in model.modules())
+        for model in models:
             layers = set(model.model._no_split_modules or ())
             for part in model.model.modules():
-                if type(part).__name__ in layers:
-                    fully_shard(part, mesh=mesh)
-            fully_shard(model, mesh=mesh)
-            state: Any = cast(FSDPModule, model)._get_fsdp_state()
-            state._lazy_init()  # else the first layer that runs takes itself for the root
+                if type(part).__name__ in layers and not isinstance(part, FSDPModule):
+                    fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            if max(count[module] for module in model.modules()) == 1:
+                fully_shard(model, mesh=mesh)
+                continue
+            for part in model.modules():
+                if any(is_whole(w) and w.requires_grad for w in part.parameters(recurse=False)):
+                    fully_shard(part, mesh=mesh, reshard_after_forward=True)
+        for model in models:
+            for part in model.modules():
+                if isinstance(part, FSDPModule):
+                    # A model comes before its layers, which else take themselves for roots.
+                    cast(Any, part)._get_fsdp_state()._lazy_init()
         self.lightning_module.to(self.root_device)
 
     def engine(

@@ -199,17 +199,17 @@ def make_plain(model: nn.Module, weights: Mapping[str, Tensor | None]) -> None:
 
     Args:
         model: changed in place.
-        weights: by name; those that stand in several places do so afterwards.
+        weights: by name; those that stand in several places do so afterwards. What is not among
+            them stays.
     """
     made: dict[int, nn.Parameter] = {}
     for name, module in model.named_modules():
         own: dict[str, nn.Parameter | None] = {}
         for key, before in module._parameters.items():
-            if before is None:
-                own[key] = None
+            value = weights.get(f"{name}.{key}" if name else key)
+            if before is None or value is None:
+                own[key] = before
                 continue
-            value = weights[f"{name}.{key}" if name else key]
-            assert value is not None
             own[key] = made.setdefault(
                 id(before), nn.Parameter(value, requires_grad=before.requires_grad)
             )
