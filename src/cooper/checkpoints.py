@@ -238,7 +238,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     """
     path = folder / "trainer.pt"
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read ({first}); use an earlier step") from error

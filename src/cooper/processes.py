@@ -33,9 +33,10 @@ _TOLD = (2, 130, 143)  # exit codes that come with a line of ours
 
 def started_by() -> ClusterEnvironment | None:
     """Who started this process as one of several; None: nobody."""
-    for kind in (SLURMEnvironment, TorchElasticEnvironment):
-        if kind.detect():
-            return kind()
+    if TorchElasticEnvironment.detect():  # first, since srun may have started torchrun
+        return TorchElasticEnvironment()
+    if SLURMEnvironment.detect():
+        return SLURMEnvironment(auto_requeue=False)  # Lightning would save as it does for itself
     return None
 
 
@@ -43,6 +44,7 @@ def run_in(
     processes: int,
     nodes: int,
     timeout: float,
+    on_gpu: bool,
     command: Sequence[str],
     environment: Mapping[str, str],
     work: Callable[[], int],
@@ -53,6 +55,7 @@ def run_in(
         processes: on each machine.
         nodes: machines.
         timeout: minutes that a process waits for the others.
+        on_gpu: use GPUs, where there are any.
         command: starts this program again.
         environment: of what is started.
         work: what each process does.
@@ -64,6 +67,8 @@ def run_in(
         ConfigError: the processes that there are, are not those that are asked for.
     """
     found = started_by()
+    if found is not None and found.world_size() == 1 and processes > 1 and nodes == 1:
+        found = None  # a batch script's only task
     if found is None and nodes > 1:
         raise ConfigError(
             f"trainer.num_nodes={nodes}: processes on several machines are started from outside; "
@@ -80,7 +85,7 @@ def run_in(
             f" are asked for, and {found.world_size()} were started; let both agree"
         )
     _end_with_parent()
-    with group(found, timeout), contextlib.ExitStack() as stack:
+    with group(found, timeout, on_gpu), contextlib.ExitStack() as stack:
         if found.global_rank():
             # The first one tells how it goes, for all.
             nothing = stack.enter_context(Path(os.devnull).open("w"))
@@ -96,18 +101,28 @@ def run_in(
 
 
 @contextlib.contextmanager
-def group(found: ClusterEnvironment, timeout: float) -> Iterator[None]:
+def group(found: ClusterEnvironment, timeout: float, on_gpu: bool) -> Iterator[None]:
     """Be one of the processes that talk to each other.
 
     Args:
         found: says which.
         timeout: minutes after which a process that waits for the others fails.
+        on_gpu: use GPUs, where there are any.
+
+    Raises:
+        ConfigError: there is no GPU for this process.
     """
     os.environ["MASTER_ADDR"] = found.main_address
     os.environ["MASTER_PORT"] = str(found.main_port)
     os.environ["LOCAL_RANK"] = str(found.local_rank())  # SLURM has another name for it
     backend = "gloo"
-    if torch.cuda.is_available():
+    if on_gpu and torch.cuda.is_available():
+        if found.local_rank() >= torch.cuda.device_count():
+            raise ConfigError(
+                f"trainer.devices: process {found.local_rank()} of this machine sees "
+                f"{torch.cuda.device_count()} GPUs; let all processes see as many GPUs as there "
+                "are processes (SLURM: --gres=gpu:N, not --gpus-per-task)"
+            )
         torch.cuda.set_device(found.local_rank())
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from cooper.collectives import rank
 from cooper.errors import CheckpointError, DataError
 from cooper.files import claim, discard, naming, remove_leftovers, sync, write_atomically
 from cooper.monitoring.alarms import Alarm
@@ -285,6 +286,10 @@ class FolderBeside(RunFolder):
 
     def remove_leftovers(self) -> None:
         """Nothing."""
+
+    def trace(self, step: int) -> Path:
+        """One of this process's own."""
+        return self.path / "trace" / f"{step:06d}_process_{rank()}.json"
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, HANG, Place, metrics
 from test_resume import assert_same_end, ended, processes_of, until
+
+from conftest import ENVIRONMENT, HANG, Place, metrics
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero3"])
@@ -138,5 +139,3 @@ def test_evaluation_is_that_of_one_process(plain: Place) -> None:
         figures = {k: v for k, v in row.items() if k.startswith("val/")}
         assert figures
         assert figures == {k: other[k] for k in figures}
-
-

@@ -73,8 +73,8 @@ def resumed(plain: Place) -> Place:
     # FSDP2, and float32 weights beside bfloat16 ones, go on from the middle of a whole run too.
     halves = [("half_fsdp2", "fsdp2", ())]
     for strategy in ("zero3", "fsdp2"):
-        jobs.append(plain.given(f"lora_whole_{strategy}", strategy, *LORA))
-        halves.append((f"half_lora_whole_{strategy}", strategy, LORA))
+        jobs.append(plain.given(f"lora_bf16_{strategy}", strategy, *LORA, BF16))
+        halves.append((f"half_lora_bf16_{strategy}", strategy, (*LORA, BF16)))
     for strategy in ("zero2", "zero3"):
         jobs.append(plain.given(f"bf16_{strategy}", strategy, BF16))
         halves.append((f"half_bf16_{strategy}", strategy, (BF16,)))
@@ -104,7 +104,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(resumed: Place, strategy: str) 
 
 
 @pytest.mark.parametrize(
-    "name", ["fsdp2", "bf16_zero2", "bf16_zero3", "lora_whole_zero3", "lora_whole_fsdp2"]
+    "name", ["fsdp2", "bf16_zero2", "bf16_zero3", "lora_bf16_zero3", "lora_bf16_fsdp2"]
 )
 def test_new_processes_go_on_to_the_bit(resumed: Place, name: str) -> None:
     assert_same_end(resumed / name, resumed / f"half_{name}")

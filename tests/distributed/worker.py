@@ -32,4 +32,5 @@ if __name__ == "__main__":
     processes, minutes = int(sys.argv[2]), 5.0
     command = [sys.executable, *sys.argv]
     alone = processes == 1
-    sys.exit(work() if alone else run_in(processes, 1, minutes, command, dict(os.environ), work))
+    given = (processes, 1, minutes, False, command, dict(os.environ))
+    sys.exit(work() if alone else run_in(*given, work))

@@ -169,24 +169,33 @@ def test_zero3_divides_all_states() -> None:
     assert part(found, "policy", "fp32 masters") == 4 * TOTAL // 4
     assert part(found, "policy", "optimizer") == 8 * TOTAL // 4
     assert part(found, "policy", "weights") <= (2 * TOTAL + 16) // 4
-    assert of_phase(found, "policy update", "gradients") == 2 * TOTAL // 4
+    assert of_phase(found, "policy update", "gradients") == 4 * TOTAL // 4
     assert of_phase(found, "policy update", "gathered weights") == 2 * 2 * 800
     assert of_phase(found, "sampling", "gathered weights") == 2 * TOTAL
 
 
 def test_offload_moves_masters_and_moments_to_the_host() -> None:
-    found = memory(setup(precision="bf16-mixed", sharding=STRATEGIES["offload"], gpus=2))
+    found = memory(setup(precision="bf16-mixed", sharding=STRATEGIES["zero2_offload"], gpus=2))
     assert part(found, "policy", "optimizer") == part(found, "policy", "fp32 masters") == 0
     assert found.host == 12 * TOTAL // 2 + 12 * (TOTAL + 8) // 2
+    third = memory(setup(precision="bf16-mixed", sharding=STRATEGIES["zero3_offload"], gpus=2))
+    assert part(third, "policy", "weights") == part(third, "reward_model", "weights") == 0
+    weights = 2 * TOTAL + 16, 2 * (TOTAL + 8) + 16  # the rotations' frequencies are float32
+    assert third.host == found.host + sum(weights) // 2
 
 
-def test_zero2_divides_gradients_and_not_weights_and_zero1_neither() -> None:
+@pytest.mark.parametrize(("precision", "of_one"), [("32-true", 2), ("bf16-mixed", 1)])
+def test_zero2_divides_gradients_and_not_weights_and_zero1_neither(
+    precision: str, of_one: int
+) -> None:
+    """DeepSpeed's stage 1 adds 16-bit gradients up in 16 bits: stage 2 does its work there."""
+
     def plan(name: str) -> Memory:
-        return memory(setup(precision="bf16-mixed", sharding=STRATEGIES[name], gpus=2))
+        return memory(setup(precision=precision, sharding=STRATEGIES[name], gpus=2))
 
     one, two = plan("zero1"), plan("zero2")
-    assert of_phase(one, "policy update", "gradients") == 2 * TOTAL
-    assert of_phase(two, "policy update", "gradients") == TOTAL
+    assert of_phase(one, "policy update", "gradients") == of_one * 4 * TOTAL // 2
+    assert of_phase(two, "policy update", "gradients") == 4 * TOTAL // 2
     assert part(one, "policy", "weights") == part(two, "policy", "weights") >= 2 * TOTAL
     assert part(one, "policy", "optimizer") == part(two, "policy", "optimizer") == 4 * TOTAL
 

@@ -10,7 +10,7 @@ import lightning as L
 
 from cooper.callbacks.base import StepCallback
 from cooper.checkpoints import load_checkpoint, parts_state, save_checkpoint
-from cooper.collectives import from_first, rank, wait
+from cooper.collectives import any_rank, from_first, rank, wait
 from cooper.files import discard
 from cooper.module import CooperModule, StepRecord
 from cooper.run_folder import RunFolder
@@ -63,7 +63,8 @@ class Checkpointing(StepCallback):
         self.folder, self.every, self.keep_last = folder, every, keep_last
 
     def on_step(self, trainer: L.Trainer, module: CooperModule, record: StepRecord) -> None:
-        """Save when it is due."""
+        """Save when it is due, and let all processes stop where one is to."""
+        trainer.should_stop = any_rank(trainer.should_stop)
         if self.every and record.step % self.every == 0:
             self._save(module)
 

@@ -11,6 +11,7 @@ import lightning as L
 
 from cooper.callbacks.base import StepCallback
 from cooper.callbacks.rollout_log import rollout_rows
+from cooper.collectives import from_first, rank
 from cooper.metrics import Metrics
 from cooper.module import CooperModule, StepRecord
 from cooper.monitoring import TRICKS, Alarm, MonitorSettings, Watch, trick_shares
@@ -52,7 +53,7 @@ class Monitor(StepCallback):
         """Measure the start, and take up what a resumed run has seen."""
         if not isinstance(pl_module, CooperModule):
             return
-        for row in self.folder.read_metrics():
+        for row in from_first(self.folder.read_metrics() if rank() == 0 else []):
             if row["step"] > 0:
                 self.watch.feed(row)
         self._ask_for_updates(pl_module)

@@ -47,12 +47,20 @@ def _in_processes(cfg: Any, run: Callable[[Any], int]) -> int:
     """Run a configuration in as many processes as its strategy and its trainer say."""
     if not cfg.get("strategy"):
         return run(cfg)
+    from cooper.config.validate import require, strategy_rules
     from cooper.processes import run_in
 
+    require(strategy_rules(cfg))  # before there are processes that would each say it
     command = [sys.executable, "-m", module(), *sys.argv[1:]]
-    trainer, timeout = cfg.trainer, cfg.strategy.get("timeout", 30.0)
+    trainer, timeout = cfg.trainer, cfg.strategy.get("timeout", 120.0)
     return run_in(
-        trainer.devices, trainer.num_nodes, timeout, command, environment(), lambda: run(cfg)
+        trainer.devices,
+        trainer.num_nodes,
+        timeout,
+        trainer.accelerator != "cpu",
+        command,
+        environment(),
+        lambda: run(cfg),
     )
 
 

@@ -49,14 +49,14 @@ from cooper.negatives import NegativeGenerator
 from cooper.objectives import PolicyObjective, RewardObjective
 from cooper.optim import OptimizerSettings
 from cooper.pairs import PairBuilder
-from cooper.processes import first_builds
+from cooper.processes import first_builds, started_by
 from cooper.reward_examples import RewardData
 from cooper.reward_training import RewardTraining
 from cooper.rewards import Reward
 from cooper.rng import seed_globals
 from cooper.samplers import Sampler
 from cooper.stages import StageCache
-from cooper.strategies import ProcessesStrategy, ShardedStrategy
+from cooper.strategies import ProcessesStrategy
 from cooper.types import LabelledCompletion, Problem, SamplingParams
 from cooper.verifiers.base import Verifier
 from cooper.warm_start import WarmStart
@@ -94,10 +94,7 @@ class RunBuilder:
         self.closing = closing
         self.trainer = trainer_settings(cfg)
         # Frozen weights need no more bits than they are computed with (METHOD's precision rule).
-        # FSDP2 gathers weights of one kind alone.
-        half = cfg.trainer.precision == "bf16-mixed" and not is_target(
-            cfg.strategy, ShardedStrategy.__name__
-        )
+        half = cfg.trainer.precision == "bf16-mixed"
         self.frozen_dtype: DType = "bfloat16" if half else "float32"
         self.cache = StageCache(cfg.paths.cache_dir, cfg.paths.use_cache)
         self.stage_seconds: dict[str, float] = {}
@@ -206,7 +203,9 @@ class RunBuilder:
             """The policy as it is before the first step: reference and assistant are one."""
             frozen = policy.start()
             if policy_adapter.trains_base:
-                frozen.to(dtype=getattr(torch, self.frozen_dtype))
+                # Weights alone: the rotations' frequencies are buffers, and nothing in 16 bits.
+                for weight in frozen.parameters():
+                    weight.data = weight.data.to(getattr(torch, self.frozen_dtype))
             return frozen
 
         reference = start() if objective.kl_coef > 0 else None
@@ -631,6 +630,7 @@ def strategy_settings(cfg: DictConfig) -> dict[str, Any]:
             "devices": cfg.trainer.devices,
             "num_nodes": cfg.trainer.num_nodes,
             "strategy": instantiate(cfg.strategy, "strategy", ProcessesStrategy),
+            "plugins": [found] if (found := started_by()) else None,
         }
     return settings
 

@@ -22,6 +22,7 @@ from cooper.config.validate import (
     is_target,
     needs_reward_model,
     relevant,
+    strategy_name,
 )
 from cooper.environment import resident_memory
 from cooper.errors import ConfigError
@@ -171,8 +172,9 @@ def read(cfg: DictConfig) -> tuple[Setup, list[str]]:
     completion = cfg.sampling.max_new_tokens
     mean_prompt = own.mean_prompt or max(1, prompt // 5)
     mean_completion = own.mean_completion or max(1, completion // 2)
-    gpus = own.gpus or cfg.trainer.devices
-    strategy = own.strategy or ("single" if gpus == 1 else "ddp")
+    gpus = own.gpus or cfg.trainer.devices * cfg.trainer.num_nodes
+    chosen = strategy_name(cfg) if is_target(cfg.strategy) else None
+    strategy = own.strategy or chosen or ("single" if gpus == 1 else "ddp")
     if own.strategy not in (None, "single") and own.gpus is None and gpus == 1:
         raise ConfigError(f"plan.strategy={own.strategy}: is for several GPUs; give plan.gpus")
     assumptions = [

@@ -28,13 +28,13 @@ from cooper.callbacks import (
     StepProgress,
 )
 from cooper.checkpoints import load_weights, read_state
-from cooper.collectives import from_first, rank
+from cooper.collectives import from_first, gathered, rank
 from cooper.config.build import Run, RunBuilder, strategy_settings
 from cooper.config.export import export, push_models
 from cooper.config.parts import leaves, plain
 from cooper.config.validate import check_writable, validate
 from cooper.environment import cpu_seconds, environment, peak_memory_mb
-from cooper.errors import CheckpointError, Terminated, interruption
+from cooper.errors import CheckpointError, ConfigError, Terminated, interruption
 from cooper.files import write_atomically
 from cooper.fitting import QUIET
 from cooper.hub import check_account
@@ -78,6 +78,7 @@ def train(cfg: DictConfig) -> int:
 
 def chosen_by_first(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
     """The run's folder and its checkpoint, as the first process has chosen them."""
+    require_alike(cfg)
     if rank() == 0:
         folder, resume = choose_folder(cfg)
         check_writable("paths.run_dir", folder.path)
@@ -85,6 +86,22 @@ def chosen_by_first(cfg: DictConfig) -> tuple[RunFolder, Path | None]:
         return folder, resume
     path, resume = from_first((Path(), None))
     return beside(cfg, path), resume
+
+
+def require_alike(cfg: DictConfig) -> None:
+    """Find out whether all processes were started alike.
+
+    Raises:
+        ConfigError: they were not.
+    """
+    mine = leaves(cfg)
+    for number, theirs in enumerate(gathered(mine)):
+        for key in sorted({*mine, *theirs}):
+            if mine.get(key) != theirs.get(key):
+                raise ConfigError(
+                    f"{key}={mine.get(key)}: of process {rank()}, and process {number} has "
+                    f"{theirs.get(key)}; start all of them by the same command"
+                )
 
 
 def beside(cfg: DictConfig, path: Path) -> RunFolder:
@@ -170,6 +187,7 @@ def settle(cfg: DictConfig) -> None:
     if cfg.quiet:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # read when it is imported
     if cfg.trainer.threads:
+        os.environ["OMP_NUM_THREADS"] = str(cfg.trainer.threads)  # else Lightning chooses
         torch.set_num_threads(cfg.trainer.threads)
     quieten()
 

@@ -24,7 +24,7 @@ from cooper.config.build import (
     strategy_settings,
     trainer_settings,
 )
-from cooper.config.train import beside, settle
+from cooper.config.train import beside, require_alike, settle
 from cooper.config.validate import (
     check_parts,
     check_writable,
@@ -72,6 +72,7 @@ def train_reward(cfg: DictConfig) -> int:
         CooperError: something that the user can mend.
     """
     check(cfg)
+    require_alike(cfg)
     path = from_first(new_folder(cfg).path if rank() == 0 else Path())
     folder = beside(cfg, path) if rank() else RunFolder(path)
     settle(cfg)

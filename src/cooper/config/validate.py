@@ -490,7 +490,7 @@ def strategy_rules(cfg: DictConfig) -> list[tuple[bool, str]]:
 def strategy_name(cfg: DictConfig) -> str:
     """The option of the group that was chosen, for messages."""
     if is_target(cfg.strategy, "ZeroStrategy"):
-        return f"zero{cfg.strategy.stage}"
+        return f"zero{cfg.strategy.stage}" + "_offload" * bool(cfg.strategy.offload)
     return {"ShardedStrategy": "fsdp2", "DataParallelStrategy": "ddp"}.get(
         str(cfg.strategy._target_).rpartition(".")[2], str(cfg.strategy._target_)
     )

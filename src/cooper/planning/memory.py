@@ -128,6 +128,8 @@ class _Planner:
         parts = [Part(name, "weights", weights // self._shards(sharding.weights))]
         if role.adapter is None:
             return parts
+        if sharding.offload and sharding.weights:
+            self.host += parts.pop().bytes
         states = [("optimizer", trained * _MOMENTS)]
         if sharding.masters:
             states.append(("fp32 masters", trained * _MASTER))
@@ -238,10 +240,13 @@ class _Planner:
         self, name: str, role: str, model: Skeleton, traced: Traced, several: bool
     ) -> Phase:
         setup, sharding = self.setup, self.setup.sharding
-        gradients = model.trained_bytes
+        # DeepSpeed adds up in float32.
+        gradients = _MASTER * model.count.trained if sharding.masters else model.trained_bytes
         # Of one micro-batch alone gradients appear while activations go; the trace has both.
         activations = traced.peak if several else max(traced.peak - gradients, 0)
-        share = gradients // self._shards(sharding.gradients)
+        # In 16 bits its stage 1 is our stage 2.
+        parted = sharding.gradients or (sharding.masters and setup.mixed)
+        share = gradients // self._shards(parted)
         parts = [
             Part(role, "gradients", share),
             Part(role, "activations", activations),

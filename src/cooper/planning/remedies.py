@@ -10,7 +10,7 @@ from cooper.planning.memory import ASSISTANT_PROMPT, memory
 from cooper.planning.setup import STRATEGIES, Role, Room, Setup
 
 _BATCH = 16  # sequences sampled at once, where few are
-_SHARDED = ("zero2", "zero3", "offload", "fsdp2")
+_SHARDED = ("zero2", "zero3", "zero2_offload", "fsdp2")
 _GPUS = (2, 4, 8)
 # With no settings of its own, so that all plans with it share what was traced.
 _LORA = LoraAdapter()

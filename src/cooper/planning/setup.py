@@ -28,7 +28,8 @@ class Sharding:
         False  # bfloat16 weights with float32 masters that are sharded as Adam's moments
     )
     buckets: Literal["none", "ddp", "zero"] = "none"
-    offload: bool = False  # masters and moments stand in the host's memory
+    # Masters and moments, and weights that are in parts, stand in the host's memory.
+    offload: bool = False
 
 
 STRATEGIES: dict[str, Sharding] = {
@@ -39,7 +40,8 @@ STRATEGIES: dict[str, Sharding] = {
         Sharding("zero1", optimizer=True, masters=True, buckets="zero"),
         Sharding("zero2", gradients=True, optimizer=True, masters=True, buckets="zero"),
         Sharding("zero3", True, True, True, masters=True, buckets="zero"),
-        Sharding("offload", False, True, True, masters=True, buckets="zero", offload=True),
+        Sharding("zero2_offload", False, True, True, masters=True, buckets="zero", offload=True),
+        Sharding("zero3_offload", True, True, True, masters=True, buckets="zero", offload=True),
         Sharding("fsdp2", True, True, True),
     )
 }

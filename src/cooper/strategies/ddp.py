@@ -63,7 +63,7 @@ class ProcessesStrategy(DDPStrategy):
 
     shards = False  # whether a process holds a part of the weights only
 
-    def __init__(self, timeout: float = 30.0) -> None:
+    def __init__(self, timeout: float = 120.0) -> None:
         super().__init__(timeout=timedelta(minutes=timeout))
 
     def configure_ddp(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,3 +123,25 @@ def take_masters(weights: Iterable[nn.Parameter], state: OptimizerState) -> None
     for index, weight in enumerate(weights):
         if MASTER in state.get(index, {}):
             weight.copy_(state[index][MASTER])
+
+
+def make_plain(model: nn.Module, weights: Mapping[str, Tensor | None]) -> None:
+    """Give a model ordinary weights again, in place of those that a strategy has made of them.
+
+    Args:
+        model: changed in place.
+        weights: by name; those that stand in several places do so afterwards. What is not among
+            them stays.
+    """
+    made: dict[int, nn.Parameter] = {}
+    for name, module in model.named_modules():
+        own: dict[str, nn.Parameter | None] = {}
+        for key, before in module._parameters.items():
+            value = weights.get(f"{name}.{key}" if name else key)
+            if before is None or value is None:
+                own[key] = before
+                continue
+            own[key] = made.setdefault(
+                id(before), nn.Parameter(value, requires_grad=before.requires_grad)
+            )
+        module._parameters = own

@@ -11,14 +11,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cooper.collectives import rank, ranks
 from cooper.models.adapted import Adapted
 from cooper.strategies.ddp import ProcessesStrategy
-from cooper.strategies.engine import Engine, OptimizerState
-from cooper.strategies.zero import make_plain
+from cooper.strategies.engine import Engine, OptimizerState, make_plain
 
 
 class ShardedEngine(Engine):
@@ -107,11 +106,13 @@ class ShardedEngine(Engine):
 
     def optimizer_state(self) -> OptimizerState:
         """See the base class."""
-        state = super().optimizer_state()
-        return {
-            index: {name: full(value).cpu() for name, value in found.items()}
-            for index, found in state.items()
-        }
+        kept: OptimizerState = {}
+        for index, found in super().optimizer_state().items():
+            for name, value in found.items():
+                whole = full(value)
+                if rank() == 0:
+                    kept.setdefault(index, {})[name] = whole.cpu()
+        return kept
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
         """See the base class."""
@@ -186,7 +187,12 @@ class ShardedStrategy(ProcessesStrategy):
     def model_to_device(self) -> None:
         """Shard each model; torch moves the parts. Optimizers are made after that."""
         assert self.lightning_module is not None
-        mesh = init_device_mesh(self.root_device.type, (ranks(),))
+        settings: dict[str, Any] = {"mesh": init_device_mesh(self.root_device.type, (ranks(),))}
+        if self.precision_plugin.precision == "bf16-mixed":
+            # Brought together as what is computed with; the parts and the gradients are float32.
+            settings["mp_policy"] = MixedPrecisionPolicy(
+                torch.bfloat16, torch.float32, cast_forward_inputs=False
+            )
         models = [
             child
             for child in self.lightning_module.children()
@@ -200,13 +206,13 @@ class ShardedStrategy(ProcessesStrategy):
             layers = set(model.model._no_split_modules or ())
             for part in model.model.modules():
                 if type(part).__name__ in layers and not isinstance(part, FSDPModule):
-                    fully_shard(part, mesh=mesh, reshard_after_forward=True)
+                    fully_shard(part, **settings, reshard_after_forward=True)
             if max(count[module] for module in model.modules()) == 1:
-                fully_shard(model, mesh=mesh)
+                fully_shard(model, **settings)
                 continue
             for part in model.modules():
                 if any(is_whole(w) and w.requires_grad for w in part.parameters(recurse=False)):
-                    fully_shard(part, mesh=mesh, reshard_after_forward=True)
+                    fully_shard(part, **settings, reshard_after_forward=True)
         for model in models:
             for part in model.modules():
                 if isinstance(part, FSDPModule):

@@ -17,7 +17,7 @@ from cooper.collectives import rank, ranks
 from cooper.errors import ConfigError
 from cooper.models.adapted import Adapted
 from cooper.strategies.ddp import ProcessesStrategy
-from cooper.strategies.engine import MASTER, Engine, OptimizerState, weights_of
+from cooper.strategies.engine import MASTER, Engine, OptimizerState, make_plain, weights_of
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -66,7 +66,7 @@ class ZeroEngine(Engine):
         self.deepspeed.backward(loss * ranks())
 
     def step(self, clip_norm: float, finite: bool) -> tuple[float, bool]:
-        """See the base class; DeepSpeed clips, and skips what is not finite."""
+        """See the base class; DeepSpeed clips, and skips a gradient that is not finite."""
         (self._apply or self.deepspeed.step)()
         return float(self.deepspeed.get_global_grad_norm()), self.deepspeed.was_step_applied()
 
@@ -142,7 +142,7 @@ class ZeroEngine(Engine):
             else held.single_partition_of_fp32_groups
         ):
             self.optimizer.state[flat] = {
-                "step": state[0]["step"].clone(),
+                "step": state[0]["step"].to(flat.device, copy=True),
                 **{name: torch.zeros_like(flat) for name in _MOMENTS},
             }
         if self.stage < 3:
@@ -173,13 +173,14 @@ class ZeroEngine(Engine):
 
     def _take_masters(self, state: OptimizerState) -> None:
         """Put float32 weights in: the saved ones, else what the model computes with."""
-        with self.whole():
-            found = [
-                state.get(index, {}).get(MASTER, weight).detach().clone()
-                for index, weight in enumerate(self._weights)
-            ]
-        for weight, value in zip(self._weights, found, strict=True):
-            self._put(weight, value)
+        import deepspeed
+
+        for index, weight in enumerate(self._weights):
+            exact = state.get(index, {}).get(MASTER)
+            if exact is None:
+                with deepspeed.zero.GatheredParameters([weight], enabled=self.stage == 3):
+                    exact = weight.detach().clone()
+            self._put(weight, exact)
 
     def release(self) -> None:
         """See the base class."""
@@ -194,33 +195,13 @@ class ZeroEngine(Engine):
         self.deepspeed.destroy()
 
 
-def make_plain(model: nn.Module, weights: Mapping[str, Tensor | None]) -> None:
-    """Give a model ordinary weights again, in place of those that a strategy has made of them.
-
-    Args:
-        model: changed in place.
-        weights: by name; those that stand in several places do so afterwards. What is not among
-            them stays.
-    """
-    made: dict[int, nn.Parameter] = {}
-    for name, module in model.named_modules():
-        own: dict[str, nn.Parameter | None] = {}
-        for key, before in module._parameters.items():
-            value = weights.get(f"{name}.{key}" if name else key)
-            if before is None or value is None:
-                own[key] = before
-                continue
-            own[key] = made.setdefault(
-                id(before), nn.Parameter(value, requires_grad=before.requires_grad)
-            )
-        module._parameters = own
-
-
 class ZeroStrategy(ProcessesStrategy):
     """``strategy=zero1``, ``zero2``, ``zero3`` and those with offload.
 
-    Under ``trainer.precision=bf16-mixed`` DeepSpeed computes with bfloat16 weights and keeps
-    float32 ones beside the optimizer's means.
+    Under ``trainer.precision=bf16-mixed`` DeepSpeed computes with bfloat16 weights, adds up their
+    gradients in float32, and keeps float32 weights beside the optimizer's means. What does so under
+    its stage 1 cannot be resumed, so that stage 1 is its stage 2 then: the same figures, and less
+    memory.
 
     Args:
         stage: what is sharded: 1 the optimizer, 2 the gradients too, 3 the weights too.
@@ -239,7 +220,7 @@ class ZeroStrategy(ProcessesStrategy):
         stage: Literal[1, 2, 3] = 2,
         offload: bool = False,
         zero_optimization: Mapping[str, Any] | None = None,
-        timeout: float = 30.0,
+        timeout: float = 120.0,
     ) -> None:
         super().__init__(timeout)
         if stage not in (1, 2, 3):
@@ -284,7 +265,7 @@ class ZeroStrategy(ProcessesStrategy):
             model_parameters=trained,
         )
         self._engines[id(optimizer)] = held
-        return ZeroEngine(model, optimizer, trained, held, self.stage, lightning.get("apply"))
+        return ZeroEngine(model, optimizer, trained, held, self.done_by, lightning.get("apply"))
 
     def frozen(self, model: nn.Module) -> Engine:
         """See the base class; only stage 3 shards what is not trained."""
@@ -301,12 +282,22 @@ class ZeroStrategy(ProcessesStrategy):
         return self._engines[id(optimizer)].step()
 
     def _zero(self, offload: bool) -> dict[str, Any]:
-        section: dict[str, Any] = {"stage": self.stage, "overlap_comm": False}
+        section: dict[str, Any] = {"stage": self.done_by, "overlap_comm": False}
         if offload:
             section["offload_optimizer"] = {"device": "cpu", "pin_memory": self.on_gpu}
             if self.stage == 3:
                 section["offload_param"] = {"device": "cpu", "pin_memory": self.on_gpu}
         return {"zero_optimization": {**section, **self.more}}
+
+    @property
+    def half(self) -> bool:
+        """Whether the models compute in bfloat16."""
+        return self.precision_plugin.precision == "bf16-mixed"
+
+    @property
+    def done_by(self) -> int:
+        """DeepSpeed's stage."""
+        return max(self.stage, 2) if self.half else self.stage
 
     @property
     def on_gpu(self) -> bool:
@@ -327,13 +318,11 @@ class ZeroStrategy(ProcessesStrategy):
                 "managed_gradient_accumulation": False,
                 "zero_allow_untested_optimizer": True,
                 "zero_force_ds_cpu_optimizer": False,
-                "bf16": {"enabled": self.precision_plugin.precision == "bf16-mixed"},
+                "bf16": {"enabled": self.half},
+                **({"data_types": {"grad_accum_dtype": "fp32"}} if self.half else {}),
                 **settings,
             },
             dist_init_required=False,
             **parts,
         )
         return engine
-
-
-__all__ = ["ZeroEngine", "ZeroStrategy", "make_plain"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, cast, overload
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -12,8 +12,10 @@ from transformers import PreTrainedModel
 from cooper.models.row_batch import RowBatch
 
 
-class Row(list[int]):
+class Row(Sequence[int]):
     """Token ids of one rendered triple, with the places that heads read.
+
+    No list: what wraps a model to shard it makes lists anew, without what else stands in them.
 
     Args:
         ids: the tokens.
@@ -29,10 +31,26 @@ class Row(list[int]):
         ends: Sequence[int] = (),
         steps: Sequence[int] | None = None,
     ) -> None:
-        super().__init__(ids)
+        self._ids = list(ids)
         self.completion = completion or (0, len(self))
         self.ends = tuple(ends) or (len(self) - 1,)
         self.steps = tuple(range(len(self.ends)) if steps is None else steps)
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[int]: ...
+    def __getitem__(self, index: Any) -> Any:
+        """A token, or a list of some."""
+        return self._ids[index]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has the same tokens."""
+        return isinstance(other, Sequence) and self._ids == list(other)
 
 
 class RewardHead(nn.Module, ABC):
