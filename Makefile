@@ -24,7 +24,7 @@ train: $(INSTALLED)  ## set up, then train policy and reward model on the embedd
 	@$(BIN)/cooper-train $(ARGS)
 
 test: $(INSTALLED)  ## set up, then run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(ARGS)
 
 lint: $(INSTALLED)  ## style, import layers
 	@$(BIN)/ruff check .

@@ -21,6 +21,7 @@ LORA = ("adapter@policy_adapter=lora", "adapter@reward_model_adapter=lora")
 ASSISTANT = ("negatives=assistant", "negatives.max_new_tokens=12", "trainer.max_steps=2")
 NAN = ("+callbacks.poison._target_=parts.Poison", "trainer.max_steps=5")
 ORDERS = ("+callbacks.orders._target_=parts.Orders", "trainer.max_steps=1")
+HEAD = "reward_head=mean_pool"  # reads more of a row than its tokens
 SHARDING = ("zero1", "zero2", "zero3", "fsdp2")
 
 
@@ -49,7 +50,7 @@ def reward_training(place: Place, name: str, *more: str) -> tuple[str, list[str]
 def others(place: Place) -> Place:
     """The runs that the tests compare, beside the plain ones."""
     one = [
-        reward_training(place, "reward"),
+        reward_training(place, "reward", HEAD),
         reward_training(place, "additions", "adapter=lora", "export.form=adapter"),
         ("train", place.given("lora", None, *LORA)),
         ("train", place.given("varied", None, *VARIED)),
@@ -60,7 +61,7 @@ def others(place: Place) -> Place:
     for strategy in ("zero2", "zero3", "fsdp2"):
         two.append(("train", place.given(f"lora_{strategy}", strategy, *LORA)))
         own = place.given("", strategy)[len(place.given("", None)) :]
-        two.append(reward_training(place, f"reward_{strategy}", *own))
+        two.append(reward_training(place, f"reward_{strategy}", HEAD, *own))
     for strategy in ("ddp", "zero3", "fsdp2"):
         two.append(("train", place.given(f"varied_{strategy}", strategy, *VARIED)))
     for strategy in ("ddp", "zero1", "zero2", "fsdp2"):

@@ -66,3 +66,13 @@ def test_no_rows(policy: Policy, ragged: Rollouts) -> None:
     scores = policy(ragged, [], entropy=True)
     assert scores.logprobs.shape == (0,)
     assert scores.entropy.shape == (0,)
+
+
+def test_weights_are_narrowed_and_the_rotations_frequencies_are_not(policy: Policy) -> None:
+    narrow = policy.start()
+    narrow.narrow(torch.bfloat16)
+    assert {weight.dtype for weight in narrow.parameters()} == {torch.bfloat16}
+    buffers = dict(narrow.named_buffers())
+    assert any("inv_freq" in name for name in buffers)
+    assert all(buffer.dtype == torch.float32 for buffer in buffers.values())
+    assert narrow.model.dtype == torch.bfloat16

@@ -203,9 +203,7 @@ class RunBuilder:
             """The policy as it is before the first step: reference and assistant are one."""
             frozen = policy.start()
             if policy_adapter.trains_base:
-                # Weights alone: the rotations' frequencies are buffers, and nothing in 16 bits.
-                for weight in frozen.parameters():
-                    weight.data = weight.data.to(getattr(torch, self.frozen_dtype))
+                frozen.narrow(getattr(torch, self.frozen_dtype))
             return frozen
 
         reference = start() if objective.kl_coef > 0 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -45,6 +46,11 @@ class Adapted(nn.Module):
         """Make what was trained part of the model's own weights."""
         self.model = self.weights.merged()
         self.weights = Weights(self.model)
+
+    def narrow(self, dtype: torch.dtype) -> None:
+        """Give the weights another type; buffers stay: positions rotate wrongly in 16 bits."""
+        for weight in self.parameters():
+            weight.data = weight.data.to(dtype)
 
     def freeze(self) -> None:
         """Train nothing."""
