@@ -139,3 +139,18 @@ def test_evaluation_is_that_of_one_process(plain: Place) -> None:
         figures = {k: v for k, v in row.items() if k.startswith("val/")}
         assert figures
         assert figures == {k: other[k] for k in figures}
+
+
+def test_a_plan_of_many_gpus_starts_no_processes(place: Place) -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "cooper.cli.plan", "experiment=none", "data=jsonl",
+            "data.train=x", "data.val=x", "policy=hf", f"policy.path={place / 'single' / 'policy'}",
+            "reward=rule", "trainer=gpu", "plan.gpu=H100", "strategy=zero3", "trainer.devices=8",
+            "sampling.max_new_tokens=16", "prompt.max_tokens=16",
+        ],
+        cwd=place.folder, env={**os.environ, **ENVIRONMENT}, timeout=HANG, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Memory of each of 8 GPUs, GiB (zero3, bf16-mixed)") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -96,6 +97,8 @@ def assert_same_end(one: Path, other: Path) -> None:
         files = [run / model / "model.safetensors" for run in (one, other)]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert metrics(one) == metrics(other)
+    for file in (one / "rollouts").iterdir():
+        assert file.read_bytes() == (other / "rollouts" / file.name).read_bytes()
 
 
 @pytest.mark.parametrize("strategy", KILLED)
@@ -146,6 +149,8 @@ def test_killed_at_any_moment(plain: Place, strategy: str, number: int) -> None:
     process.communicate(timeout=HANG)
     if not (plain / name / "summary.json").exists() or process.returncode:
         go_on = ["ckpt_path=last"] if list((plain / name).glob("checkpoints/0*")) else []
+        if not go_on:  # there is nothing to go on from
+            shutil.rmtree(plain / name, ignore_errors=True)
         done = plain.train(name, strategy, "checkpoints.every=1", *go_on)
         # Killed between its last step and its end, it may have nothing left to do.
         assert done.returncode == 0, done.stderr

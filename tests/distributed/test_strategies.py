@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -84,6 +85,17 @@ def test_two_processes_learn_as_one(plain: Place, strategy: str) -> None:
     # In some step there is one pair, so that a process has none.
     assert 1 in [row["pairs/built"] for row in metrics(plain / "single")[1:]]
     assert_same_learning(plain / "single", plain / strategy)
+    for step in range(1, 9):  # each problem is drawn for once, and as one process draws
+        one, two = (
+            gzip.decompress((plain / name / "rollouts" / f"{step:06d}.jsonl.gz").read_bytes())
+            for name in ("single", strategy)
+        )
+        drawn = [
+            [(row["question"], row["completion"]) for row in map(json.loads, text.splitlines())]
+            for text in (one, two)
+        ]
+        assert drawn[0] == drawn[1]
+        assert len(drawn[0]) == 16
     for model in ("policy", "reward_model"):
         start = weights(plain / "single" / "checkpoints" / "000002" / model)
         end = weights(plain / "single" / model)

@@ -10,6 +10,7 @@ from typing import Any
 from cooper.cli.errors import guarded, users_environment
 
 _running = "train"
+_IN_PROCESSES = ("train", "train_reward")  # programs that compute; cooper-plan only reads them
 
 
 def module() -> str:
@@ -45,7 +46,7 @@ def launch(program: str, config_name: str, job: Callable[[], Callable[[Any], int
 
 def _in_processes(cfg: Any, run: Callable[[Any], int]) -> int:
     """Run a configuration in as many processes as its strategy and its trainer say."""
-    if not cfg.get("strategy"):
+    if _running not in _IN_PROCESSES or not cfg.get("strategy"):
         return run(cfg)
     from cooper.config.validate import require, strategy_rules
     from cooper.processes import run_in
