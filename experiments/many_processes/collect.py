@@ -1,6 +1,6 @@
 """Collect runs of one seed under several strategies into results.json and a figure.
 
-python experiments/many_processes/collect.py FOLDER     # with a run folder named after each strategy
+python experiments/many_processes/collect.py FOLDER  # of run folders named after the strategies
 """
 
 from __future__ import annotations
