@@ -61,8 +61,6 @@ class ProcessesStrategy(DDPStrategy):
         timeout: minutes that a process waits for the others before it gives up.
     """
 
-    shards = False  # whether a process holds a part of the weights only
-
     def __init__(self, timeout: float = 120.0) -> None:
         super().__init__(timeout=timedelta(minutes=timeout))
 

@@ -181,7 +181,6 @@ class ShardedStrategy(ProcessesStrategy):
     """
 
     strategy_name = "cooper_fsdp2"
-    shards = True
     _before: dict[nn.Module, list[Before]]
 
     def model_to_device(self) -> None:

@@ -231,7 +231,6 @@ class ZeroStrategy(ProcessesStrategy):
                 "pip install deepspeed, or give strategy=ddp or fsdp2"
             )
         self.stage, self.offload, self.more = stage, offload, dict(zero_optimization or {})
-        self.shards = stage == 3
         self._engines: dict[int, Any] = {}
 
     def model_to_device(self) -> None:
